@@ -7,7 +7,6 @@ by nothing else.
 
 from __future__ import annotations
 
-import difflib
 import html
 import json
 import math
@@ -26,6 +25,7 @@ from typing import Any
 import yaml
 from IPython.display import display
 
+from lnlib.choices import choose
 from lnlib.stats import Estimate
 
 VERDICT_MIME = "application/vnd.lnlib.verdict+json"
@@ -51,22 +51,6 @@ class EvidenceError(ValueError):
 
 class StudyError(RuntimeError):
     """A study ended with a missed law, an unjudged claim or an unexpected verdict."""
-
-
-def choose(kind: str, name: object, valid: Iterable[str]) -> str:
-    """Return `name` if it is one of `valid`.
-
-    Raises:
-        ValueError: otherwise, with the valid names and the nearest match.
-    """
-    names = list(valid)
-    if isinstance(name, str) and name in names:
-        return name
-    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.4)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise ValueError(
-        f"{kind} must be one of {', '.join(names) or '(none)'}; received {name!r}.{hint}"
-    )
 
 
 # ---------------------------------------------------------------- the registry
@@ -177,7 +161,8 @@ def load_registry(folder: Path | None = None) -> dict[str, StudyRecord]:
     """
     folder = folder or registry_folder()
     records = {
-        path.stem: load_study(path.stem, folder) for path in sorted(folder.glob("*.yml"))
+        path.stem: load_study(path.stem, folder)
+        for path in sorted(folder.glob("*.yml"))
     }
     owner: dict[str, str] = {}
     for record in records.values():
@@ -219,10 +204,12 @@ def _take(raw: Any, where: str, needed: str, optional: str = "") -> dict[str, An
     """Return the mapping `raw` if it has all needed keys and no unknown one."""
     _require(isinstance(raw, dict), f"{where} must be a mapping, is {raw!r}")
     must, may = set(needed.split()), set(optional.split())
-    _require(must <= raw.keys(), f"{where} lacks {', '.join(sorted(must - raw.keys()))}")
+    _require(
+        must <= raw.keys(), f"{where} lacks {', '.join(sorted(must - raw.keys()))}"
+    )
     unknown = raw.keys() - must - may
     _require(not unknown, f"{where} has unknown keys {', '.join(sorted(unknown))}")
-    return raw
+    return dict(raw)
 
 
 def _member(value: Any, valid: Sequence[str], where: str) -> str:
@@ -489,7 +476,9 @@ def check_bundle(bundle: Mapping[str, Any], record: StudyRecord, tier: str) -> N
     claim = record.claim(bundle["claim"])
     evidence = []
     for item in bundle["evidence"]:
-        measured = Estimate(*(item[k] for k in ("estimate", "low", "high", "n", "exact")))
+        measured = Estimate(
+            *(item[k] for k in ("estimate", "low", "high", "n", "exact"))
+        )
         again = make_evidence(claim.prediction(item["name"]), measured, tier)
         if again.as_dict() != dict(item):
             raise EvidenceError(
@@ -726,7 +715,8 @@ def commit() -> str:
 
 def _show(mime: str, data: Mapping[str, Any], page: str, text: str) -> None:
     data = json.loads(json.dumps(data, allow_nan=False))
-    display({mime: data, "text/html": page, "text/plain": text}, raw=True)
+    bundle = {mime: data, "text/html": page, "text/plain": text}
+    display(bundle, raw=True)  # type: ignore[no-untyped-call]
 
 
 def badge(verdict: str) -> str:
@@ -758,9 +748,9 @@ def evidence_html(evidence: Iterable[Evidence]) -> str:
         m = e.measured
         interval = f"{_number(m.estimate)} [{_number(m.low)}, {_number(m.high)}]"
         n = "exact" if m.exact else f"n = {m.n}"
-        cells = (e.prediction.kind, e.prediction.quantity, interval, n)
-        cells += (_bound(e.prediction), e.outcome)
-        tags = "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells)
+        cells = [e.prediction.kind, e.prediction.quantity, interval, n]
+        cells += [_bound(e.prediction), e.outcome]
+        tags = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
         rows.append(f'<tr data-outcome="{e.outcome}">{tags}</tr>')
     names = ("kind", "quantity", "measured [interval]", "n", "predicted", "outcome")
     head = "".join(f'<th scope="col">{name}</th>' for name in names)

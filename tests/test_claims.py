@@ -1,0 +1,452 @@
+"""The one rule, the registry's checks and the study's book-keeping."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lnlib import claims
+from lnlib.claims import Evidence, Prediction, make_evidence, verdict_of
+from lnlib.stats import Estimate
+
+FACTORS = {"task": ["rows", "pixels"]}
+
+
+def stated(relation: str = ">", bound: Any = 0.0, task: str = "rows") -> Prediction:
+    return Prediction(
+        "p", "stated", "a number", "because", relation, bound, (("task", task),)
+    )
+
+
+def evidence(low: float, high: float, **kw: Any) -> Evidence:
+    return Evidence(stated(**kw), Estimate((low + high) / 2, low, high, 12))
+
+
+MET, MISSED, OPEN = (1.0, 2.0), (-2.0, -1.0), (-1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("relation", "bound", "interval", "outcome"),
+    [
+        (">", 0.0, (0.1, 1.0), "met"),
+        (">", 0.0, (-1.0, -0.1), "missed"),
+        (">", 0.0, (-0.1, 0.1), "open"),
+        (">", 0.0, (0.0, 0.1), "open"),
+        ("<", 0.0, (-1.0, -0.1), "met"),
+        ("<", 0.0, (0.1, 1.0), "missed"),
+        ("<", 0.0, (-0.1, 0.1), "open"),
+        ("within", (-1.0, 1.0), (-0.5, 1.0), "met"),
+        ("within", (-1.0, 1.0), (1.1, 2.0), "missed"),
+        ("within", (-1.0, 1.0), (-3.0, -1.1), "missed"),
+        ("within", (-1.0, 1.0), (0.5, 1.5), "open"),
+        ("within", (-1.0, 1.0), (-2.0, 2.0), "open"),
+    ],
+)
+def test_outcome(relation: str, bound: Any, interval: Any, outcome: str) -> None:
+    assert evidence(*interval, relation=relation, bound=bound).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("cells", "verdict"),
+    [
+        ([(MET, "rows"), (MET, "pixels")], "holds"),
+        ([(MISSED, "rows"), (MISSED, "pixels")], "fails"),
+        ([(MET, "rows"), (MISSED, "pixels")], "conditional"),
+        ([(MET, "rows"), (MISSED, "rows")], "undecided"),
+        ([(MET, "rows"), (OPEN, "pixels")], "undecided"),
+        ([(MISSED, "rows"), (OPEN, "pixels")], "undecided"),
+        ([(MET, "rows"), (MISSED, "pixels"), (OPEN, "pixels")], "undecided"),
+        ([(MET, "rows"), (MISSED, "pixels"), (MISSED, "rows")], "undecided"),
+    ],
+)
+def test_verdict(cells: Any, verdict: str) -> None:
+    assert verdict_of([evidence(*i, task=t) for i, t in cells]) == verdict
+
+
+INTERVALS = st.tuples(st.floats(-5, 5), st.floats(-5, 5)).map(sorted)
+STATED = st.lists(st.tuples(INTERVALS, st.sampled_from(["rows", "pixels"])), min_size=1)
+
+
+@given(STATED, st.randoms())
+def test_verdict_ignores_order(cells: Any, random: Any) -> None:
+    items = [evidence(*i, task=t) for i, t in cells]
+    shuffled = random.sample(items, len(items))
+    assert verdict_of(items) == verdict_of(shuffled)
+
+
+@given(STATED)
+def test_mirrored_evidence_swaps_holds_and_fails(cells: Any) -> None:
+    swap = {"holds": "fails", "fails": "holds"}
+    items = [evidence(*i, task=t) for i, t in cells if i[0] != 0 and i[1] != 0]
+    other = [evidence(-h, -low, task=t) for (low, h), t in cells if low != 0 and h != 0]
+    if items:
+        verdict = verdict_of(items)
+        assert verdict_of(other) == swap.get(verdict, verdict)
+
+
+@given(STATED)
+def test_laws_and_maps_never_move_a_verdict(cells: Any) -> None:
+    items = [evidence(*i, task=t) for i, t in cells]
+    law = Prediction("q", "law", "a number", "because", ">", 0.0)
+    cell = Prediction("r", "map", "a number", "because")
+    extra = [Evidence(p, Estimate(-1.0, -2.0, -0.5, 12)) for p in (law, cell)]
+    assert verdict_of(items + extra) == verdict_of(items)
+
+
+@given(INTERVALS, st.floats(0, 1))
+def test_a_wider_interval_is_never_more_certain(interval: Any, more: float) -> None:
+    low, high = interval
+    narrow = evidence(low, high).outcome
+    assert evidence(low - more, high + more).outcome in (narrow, "open")
+
+
+def test_no_stated_evidence_is_refused() -> None:
+    with pytest.raises(claims.EvidenceError, match="stated evidence"):
+        verdict_of([])
+
+
+@pytest.mark.parametrize(
+    ("measured", "message"),
+    [
+        (Estimate(math.nan, 0, 1, 12), "finite"),
+        (Estimate(0.5, 0, math.inf, 12), "finite"),
+        (Estimate(2.0, 0, 1, 12), "lie in its interval"),
+        (Estimate(0.5, 0.5, 0.5, 12), "width"),
+        (Estimate(0.5, 0, 1, 7), "at least 8 replicas"),
+        (Estimate(0.5, 0, 1, 0, exact=True), "at least 1"),
+    ],
+)
+def test_bad_evidence_is_refused(measured: Estimate, message: str) -> None:
+    with pytest.raises(claims.EvidenceError, match=message):
+        make_evidence(stated(), measured, "book")
+
+
+def test_quick_tier_takes_four_replicas_and_exact_takes_one() -> None:
+    assert make_evidence(stated(), Estimate(0.5, 0, 1, 4), "quick").outcome == "open"
+    with pytest.raises(claims.EvidenceError, match="at least 4"):
+        make_evidence(stated(), Estimate(0.5, 0, 1, 3), "quick")
+    exact = Estimate(0.5, 0.5, 0.5, 1, exact=True)
+    assert make_evidence(stated(), exact, "book").outcome == "met"
+
+
+# ---------------------------------------------------------------- the registry
+
+
+def a_prediction(name: str, **changes: Any) -> dict[str, Any]:
+    base = {
+        "name": name,
+        "kind": "stated",
+        "quantity": "a difference",
+        "reason": "a tenth would matter",
+        "relation": ">",
+        "bound": 0.1,
+        "levels": {"task": "rows"},
+    }
+    return base | changes
+
+
+def a_claim(claim_id: str, **changes: Any) -> dict[str, Any]:
+    source = {"text": "chapter", "heading": "H", "sentence": 1, "quote": "two words"}
+    base = {
+        "id": claim_id,
+        "source": source,
+        "says": "It is so.",
+        "falsifier": "It is not so.",
+        "settings": "as usual",
+        "factors": FACTORS,
+        "expected": "holds",
+        "finding": "It is {gain:.2f}.",
+        "controls": {"identity": {"verdict": "fails", "leaves": "toy.other"}},
+        "predictions": [
+            a_prediction("gain"),
+            a_prediction("law-1", kind="law", levels={}),
+        ],
+    }
+    return base | changes
+
+
+def a_study() -> dict[str, Any]:
+    other = a_claim(
+        "toy.other", controls={"reverse": {"verdict": "fails", "leaves": "toy.main"}}
+    )
+    return {
+        "study": "toy",
+        "title": "A toy",
+        "question": "Is it so?",
+        "data": ["synthetic"],
+        "prerequisites": ["none"],
+        "ordinary": {"norm": "layer", "eps": 1e-5},
+        "controls": {"identity": "no norm", "reverse": "the other way"},
+        "claims": [a_claim("toy.main"), other],
+    }
+
+
+def write(folder: Path, raw: dict[str, Any], name: str = "toy") -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.yml").write_text(yaml.safe_dump(raw), encoding="utf-8")
+    return folder
+
+
+def test_registry_is_read(tmp_path: Path) -> None:
+    record = claims.load_registry(write(tmp_path, a_study()))["toy"]
+    assert [c.id for c in record.claims] == ["toy.main", "toy.other"]
+    assert record.touched("identity") == {"toy.main", "toy.other"}
+    assert record.claim("toy.main").prediction("gain").bound == 0.1
+
+
+def damage(path: str, value: Any) -> Any:
+    """Return a function that sets (or with `...` deletes) `path` in a raw study."""
+
+    def apply(raw: dict[str, Any]) -> None:
+        *steps, last = (int(p) if p.isdigit() else p for p in path.split("/"))
+        for step in steps:
+            raw = raw[step]  # type: ignore[index]
+        if value is ...:
+            del raw[last]  # type: ignore[arg-type]
+        else:
+            raw[last] = value  # type: ignore[index]
+
+    return apply
+
+
+FIRST = "claims/0/predictions/0"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("question", ..., "lacks question"),
+        ("extra", 1, "unknown keys extra"),
+        ("study", "other", "study must be toy"),
+        ("claims/0/expected", "maybe", "expected must be one of holds"),
+        ("claims/0/source", ..., "lacks source"),
+        ("claims/0/source/text", "novel", "must be one of glossary"),
+        ("claims/0/source/quote", "a b c d e f g h i", "one to eight words"),
+        ("claims/0/controls", {}, "must have a control"),
+        ("claims/0/controls/identity/verdict", "holds", "away from holds"),
+        ("claims/0/controls/identity/verdict", "undecided", "one of holds, fails"),
+        ("claims/0/controls/identity/leaves", "toy.main", "leave another claim"),
+        ("claims/0/controls/identity/leaves", "toy.none", "leave another claim"),
+        (
+            "claims/1/controls/identity",
+            {"verdict": "fails", "leaves": "toy.main"},
+            "also moves",
+        ),
+        ("controls/spare", "unused", "move no claim: spare"),
+        ("controls/identity", ..., "not declared"),
+        ("claims/0/finding", "It is {gian:.2f}.", "finding names gian"),
+        ("claims/0/finding", "It is 3.", "at least one measurement"),
+        ("claims/1/id", "toy.main", "unique"),
+        (f"{FIRST}/kind", "law", "at least one stated"),
+        (f"{FIRST}/kind", "wish", "kind must be one of"),
+        (f"{FIRST}/relation", "~", "relation must be one of"),
+        (f"{FIRST}/bound", "1e-3", "write 1.0e-3"),
+        (f"{FIRST}/bound", [0, 1], "one number"),
+        (f"{FIRST}/bound", math.nan, "finite"),
+        (f"{FIRST}/bound", True, "finite"),
+        (f"{FIRST}/levels", {"task": "columns"}, "not among the declared"),
+        (f"{FIRST}/name", "law-1", "names repeat"),
+        (f"{FIRST}/name", "Gain.x", "lower-case"),
+    ],
+)
+def test_a_damaged_registry_is_refused(
+    tmp_path: Path, path: str, value: Any, message: str
+) -> None:
+    raw = copy.deepcopy(a_study())
+    damage(path, value)(raw)
+    with pytest.raises(claims.RegistryError, match=message):
+        claims.load_registry(write(tmp_path, raw))
+
+
+def test_within_must_rise(tmp_path: Path) -> None:
+    raw = a_study()
+    raw["claims"][0]["predictions"][0] |= {"relation": "within", "bound": [1, 0]}
+    with pytest.raises(claims.RegistryError, match="must rise"):
+        claims.load_registry(write(tmp_path, raw))
+
+
+def test_two_studies_may_not_share_a_claim(tmp_path: Path) -> None:
+    write(tmp_path, a_study() | {"study": "boy"}, "boy")
+    with pytest.raises(claims.RegistryError, match=r"toy\.main stands in boy"):
+        claims.load_registry(write(tmp_path, a_study()))
+
+
+def test_unknown_study_names_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="Did you mean 'toy'"):
+        claims.load_study("toys", write(tmp_path, a_study()))
+
+
+# ---------------------------------------------------------------- a study
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LNLIB_REGISTRY", str(write(tmp_path, a_study())))
+    return tmp_path
+
+
+GOOD = Estimate(1.0, 0.5, 1.5, 12)
+BAD = Estimate(-1.0, -1.5, -0.5, 12)
+
+
+def run(gains: dict[str, Estimate], laws: Estimate = GOOD, **kw: Any) -> claims.Study:
+    study = claims.Study("toy", **{"tier": "book", **kw})
+    norm = {"identity": "none", "reverse": "reverse"}.get(study.control, "layer")
+    study.uses(norm=norm, eps=1e-5)
+    for claim, gain in gains.items():
+        study.record(claim, "gain", gain)
+        study.record(claim, "law-1", laws)
+        study.judge(claim)
+    return study
+
+
+BOTH = {"toy.main": GOOD, "toy.other": GOOD}
+
+
+def test_a_good_study_closes(folder: Path, capsys: Any) -> None:
+    run(BOTH).close()
+    assert "toy.main: holds (expected: holds)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("gains", "laws", "message"),
+    [
+        (BOTH, BAD, "law toy.main/law-1 is missed"),
+        (BOTH, Estimate(0.1, 0.0, 0.5, 12), "law toy.main/law-1 is open"),
+        ({"toy.main": GOOD}, GOOD, r"toy\.other was not judged"),
+        (BOTH | {"toy.main": BAD}, GOOD, r"toy\.main is fails, the registry expects"),
+    ],
+)
+def test_a_bad_study_does_not_close(
+    folder: Path, gains: Any, laws: Estimate, message: str
+) -> None:
+    with pytest.raises(claims.StudyError, match=message):
+        run(gains, laws).close()
+
+
+def test_under_a_control_laws_and_verdicts_do_not_raise(folder: Path) -> None:
+    run(BOTH | {"toy.main": BAD}, BAD, control="identity").close()
+
+
+def test_under_a_control_every_touched_claim_is_judged(folder: Path) -> None:
+    with pytest.raises(claims.StudyError, match=r"toy\.other was not judged under"):
+        run({"toy.main": BAD}, control="identity").close()
+
+
+def test_an_ignored_control_is_refused(folder: Path) -> None:
+    study = claims.Study("toy", control="identity")
+    with pytest.raises(ValueError, match="exactly one setting; it changed none"):
+        study.uses(norm="layer", eps=1e-5)
+    with pytest.raises(ValueError, match="exactly one setting"):
+        study.uses(norm="none", eps=1.0)
+    with pytest.raises(ValueError, match="settings of toy must be"):
+        study.uses(norm="none")
+
+
+def test_a_changed_setting_is_an_exploration(folder: Path, capsys: Any) -> None:
+    study = claims.Study("toy")
+    study.uses(norm="layer", eps=1.0)
+    study.record("toy.main", "gain", BAD)
+    study.record("toy.main", "law-1", BAD)
+    assert study.judge("toy.main") == "fails"
+    study.close()
+    assert "fails (expected: holds)" in capsys.readouterr().out
+
+
+def test_settings_must_be_declared(folder: Path) -> None:
+    with pytest.raises(claims.StudyError, match="Study.uses"):
+        claims.Study("toy").close()
+
+
+def test_evidence_is_owed_and_final(folder: Path) -> None:
+    study = claims.Study("toy")
+    with pytest.raises(claims.EvidenceError, match="gain, law-1"):
+        study.judge("toy.main")
+    with pytest.raises(ValueError, match="Did you mean 'gain'"):
+        study.record("toy.main", "gains", GOOD)
+    done = run(BOTH)
+    with pytest.raises(claims.EvidenceError, match="judged already"):
+        done.record("toy.main", "gain", BAD)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "message"),
+    [
+        ("tier", "quik", "Did you mean 'quick'"),
+        ("control", "identty", "Did you mean 'identity'"),
+        ("device", "gpu", "cpu, cuda"),
+        ("seed", -1, "whole number"),
+        ("seed", "0", "whole number"),
+        ("seed", True, "whole number"),
+    ],
+)
+def test_bad_parameters(folder: Path, parameter: str, value: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        claims.Study("toy", **{parameter: value})
+
+
+def test_needs(folder: Path) -> None:
+    raw = a_study()
+    third = {"identity": {"verdict": "fails", "leaves": "toy.other"}}
+    raw["claims"].append(a_claim("toy.third", controls=third))
+    write(folder, raw)
+    assert claims.Study("toy").needs("toy.third")
+    assert claims.Study("toy", control="identity").needs("toy.third")
+    assert not claims.Study("toy", control="reverse").needs("toy.third")
+    with pytest.raises(ValueError, match="claim of toy"):
+        claims.Study("toy").needs("toy.thrid")
+
+
+def test_a_claim_for_book_tier_is_not_judged_at_quick(folder: Path) -> None:
+    raw = a_study()
+    raw["claims"][0]["tier"] = "book"
+    write(folder, raw)
+    study = run(BOTH | {"toy.main": BAD}, tier="quick")
+    study.close()
+    with pytest.raises(claims.StudyError, match="is fails"):
+        run(BOTH | {"toy.main": BAD}, tier="book").close()
+
+
+# ---------------------------------------------------------------- stored verdicts
+
+
+@pytest.fixture
+def bundle(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    shown: list[dict[str, Any]] = []
+    monkeypatch.setattr(claims, "display", lambda data, raw: shown.append(data))
+    run(BOTH).close()
+    assert "It is 1.00." in shown[0]["text/html"]
+    assert claims.RUN_MIME in shown[-1]
+    stored: dict[str, Any] = json.loads(json.dumps(shown[0][claims.VERDICT_MIME]))
+    return stored
+
+
+def test_a_stored_verdict_is_judged_again(folder: Path, bundle: dict[str, Any]) -> None:
+    record = claims.load_study("toy")
+    claims.check_bundle(bundle, record, "book")
+    for path, value in [
+        ("verdict", "fails"),
+        ("evidence/0/outcome", "missed"),
+        ("evidence/0/low", -3.0),
+        ("evidence/0/bound", 0.2),
+        ("evidence/0/kind", "law"),
+        ("evidence/0/n", 3),
+    ]:
+        edited = copy.deepcopy(bundle)
+        damage(path, value)(edited)
+        with pytest.raises(claims.EvidenceError):
+            claims.check_bundle(edited, record, "book")
+
+
+def test_finding_formats(folder: Path) -> None:
+    item = make_evidence(stated(), GOOD, "book")
+    text = f"{item:.1f} {item:±.2f} {item.low:.1f} {item.n}"
+    assert text == "1.0 1.00 [0.50, 1.50] 0.5 12"
