@@ -95,7 +95,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Control:
-    """A control's effect on one claim: the verdict it must move to, and whom it spares."""
+    """What a control does to a claim: the verdict it moves to, and whom it leaves."""
 
     name: str
     verdict: str
@@ -119,7 +119,7 @@ class Claim:
     tier: str = "quick"
 
     def prediction(self, name: str) -> Prediction:
-        """Return the prediction of that name, or raise ValueError with the valid ones."""
+        """Return the prediction of that name; ValueError lists the valid ones."""
         choose(f"prediction of {self.id}", name, (p.name for p in self.predictions))
         return next(p for p in self.predictions if p.name == name)
 
@@ -169,8 +169,8 @@ def load_registry(folder: Path | None = None) -> dict[str, StudyRecord]:
         for claim in record.claims:
             if claim.id in owner:
                 raise RegistryError(
-                    f"a claim id must be unique; {claim.id} stands in {owner[claim.id]} "
-                    f"and in {record.name}"
+                    f"a claim id must be unique; {claim.id} stands in "
+                    f"{owner[claim.id]} and in {record.name}"
                 )
             owner[claim.id] = record.name
     return records
@@ -284,8 +284,8 @@ def _prediction(raw: Any, claim: str, factors: Mapping[str, Any]) -> Prediction:
                 isinstance(b, int | float) and math.isfinite(b) and b is not True
                 for b in numbers
             ),
-            f"{where} bound must be {'a pair' if relation == 'within' else 'one number'}"
-            f" of finite numbers (write 1.0e-3, not 1e-3), is {bound!r}",
+            f"{where} bound must be {'a pair' if relation == 'within' else 'one number'},"
+            f" finite (write 1.0e-3, not 1e-3), is {bound!r}",
         )
         if pair:
             _require(bound[0] < bound[1], f"{where} bound must rise, is {bound!r}")
@@ -482,8 +482,8 @@ def check_bundle(bundle: Mapping[str, Any], record: StudyRecord, tier: str) -> N
         again = make_evidence(claim.prediction(item["name"]), measured, tier)
         if again.as_dict() != dict(item):
             raise EvidenceError(
-                f"{claim.id}: stored evidence {item['name']} must be {again.as_dict()}; "
-                f"the result says {dict(item)}"
+                f"{claim.id}: stored evidence {item['name']} must be "
+                f"{again.as_dict()}; the result says {dict(item)}"
             )
         evidence.append(again)
     verdict = _verdict_at(claim, evidence, tier)
@@ -585,7 +585,7 @@ class Study:
 
         Raises:
             ValueError: no such claim or prediction.
-            EvidenceError: the measurement cannot serve, or the claim was judged already.
+            EvidenceError: the measurement cannot serve, or the claim is judged already.
         """
         claim = self.record_of.claim(claim_id)
         if claim_id in self._verdicts:
@@ -798,6 +798,6 @@ def run_html(run: Mapping[str, Any]) -> str:
         '<th scope="col">claim</th><th scope="col">verdict</th>'
         f'<th scope="col">expected</th></tr></thead><tbody>{rows}</tbody></table></div>'
         f"<p>Tier {run['tier']}, seed {run['seed']}, control {run['control']}, "
-        f"{run['device']}, {run['cpu_seconds']} s of processor time; {html.escape(kit)}; "
-        f"commit {html.escape(run['commit'])}.</p></div>"
+        f"{run['device']}, {run['cpu_seconds']} s of processor time; "
+        f"{html.escape(kit)}; commit {html.escape(run['commit'])}.</p></div>"
     )

@@ -362,7 +362,7 @@ def test_a_changed_setting_is_an_exploration(folder: Path, capsys: Any) -> None:
 
 
 def test_settings_must_be_declared(folder: Path) -> None:
-    with pytest.raises(claims.StudyError, match="Study.uses"):
+    with pytest.raises(claims.StudyError, match=r"Study\.uses"):
         claims.Study("toy").close()
 
 
