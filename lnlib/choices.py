@@ -15,6 +15,5 @@ def choose(kind: str, name: object, valid: Iterable[str]) -> str:
         return name
     near = get_close_matches(str(name), names, n=1, cutoff=0.4)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise ValueError(
-        f"{kind} must be one of {', '.join(names) or '(none)'}; received {name!r}.{hint}"
-    )
+    listed = ", ".join(names) or "(none)"
+    raise ValueError(f"{kind} must be one of {listed}; received {name!r}.{hint}")
