@@ -1,8 +1,8 @@
-"""From evidence to verdict: the registry of claims, and the one rule that judges them.
+"""From evidence to verdict: the one rule, and the study that applies it.
 
-The registry says before any experiment what a claim predicts.  A notebook records
-measurements against those predictions; the verdict follows by :func:`verdict_of` and
-by nothing else.
+The registry (:mod:`lnlib.registry`) says before any experiment what a claim predicts.
+A notebook records measurements against those predictions; the verdict follows by
+:func:`verdict_of` and by nothing else.
 """
 
 from __future__ import annotations
@@ -10,39 +10,27 @@ from __future__ import annotations
 import html
 import json
 import math
-import os
 import platform
-import re
-import string
 import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
-import yaml
 from IPython.display import display
 
 from lnlib.choices import choose
+from lnlib.registry import Claim, Prediction, StudyRecord, load_study
 from lnlib.stats import Estimate
 
 VERDICT_MIME = "application/vnd.lnlib.verdict+json"
 RUN_MIME = "application/vnd.lnlib.run+json"
 TIERS = ("quick", "book", "full")
 DEVICES = ("cpu", "cuda")
-VERDICTS = ("holds", "fails", "conditional", "undecided")
 NOT_JUDGED = "not judged"
-KINDS = ("stated", "law", "map")
-RELATIONS = ("<", ">", "within")
-TEXTS = ("glossary", "chapter")
 MIN_REPLICAS = {"quick": 4, "book": 8, "full": 8}
 REPORTED_PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "matplotlib")
-
-
-class RegistryError(ValueError):
-    """A registry file does not say what it must."""
 
 
 class EvidenceError(ValueError):
@@ -51,306 +39,6 @@ class EvidenceError(ValueError):
 
 class StudyError(RuntimeError):
     """A study ended with a missed law, an unjudged claim or an unexpected verdict."""
-
-
-# ---------------------------------------------------------------- the registry
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a claim, or our own law, says a measurement will be.
-
-    `bound` is a number for `<` and `>`, a pair for `within`, None for a map cell that
-    is shown and not judged.
-    """
-
-    name: str
-    kind: str
-    quantity: str
-    reason: str
-    relation: str | None = None
-    bound: float | tuple[float, float] | None = None
-    levels: tuple[tuple[str, str], ...] = ()
-
-    def outcome(self, low: float, high: float) -> str:
-        """Say whether the interval `[low, high]` has `met` or `missed` the prediction.
-
-        `met`: it lies inside the relation's set; `missed`: wholly outside; else `open`.
-        """
-        if self.relation is None or self.bound is None:
-            return "shown"
-        if self.relation == "within":
-            assert isinstance(self.bound, tuple)
-            floor, ceiling = self.bound
-            if floor <= low and high <= ceiling:
-                return "met"
-            return "missed" if high < floor or ceiling < low else "open"
-        assert not isinstance(self.bound, tuple)
-        if self.relation == "<":
-            met, missed = high < self.bound, low >= self.bound
-        else:
-            met, missed = low > self.bound, high <= self.bound
-        return "met" if met else "missed" if missed else "open"
-
-
-@dataclass(frozen=True)
-class Control:
-    """What a control does to a claim: the verdict it moves to, and whom it leaves."""
-
-    name: str
-    verdict: str
-    leaves: str
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One claim of a source text, as fixed before any experiment."""
-
-    id: str
-    source: Mapping[str, Any]
-    says: str
-    falsifier: str
-    settings: str
-    expected: str
-    finding: str
-    practice: str
-    predictions: tuple[Prediction, ...]
-    controls: tuple[Control, ...]
-    tier: str = "quick"
-
-    def prediction(self, name: str) -> Prediction:
-        """Return the prediction of that name; ValueError lists the valid ones."""
-        choose(f"prediction of {self.id}", name, (p.name for p in self.predictions))
-        return next(p for p in self.predictions if p.name == name)
-
-
-@dataclass(frozen=True)
-class StudyRecord:
-    """The registry entry of one study: its claims, ordinary settings and controls."""
-
-    name: str
-    title: str
-    question: str
-    data: tuple[str, ...]
-    prerequisites: tuple[str, ...]
-    ordinary: Mapping[str, Any]
-    controls: Mapping[str, str]
-    claims: tuple[Claim, ...]
-
-    def claim(self, claim_id: str) -> Claim:
-        """Return the claim of that id, or raise ValueError with the valid ones."""
-        choose(f"claim of {self.name}", claim_id, (c.id for c in self.claims))
-        return next(c for c in self.claims if c.id == claim_id)
-
-    def touched(self, control: str) -> set[str]:
-        """Return the ids of the claims that `control` must move or must leave alone."""
-        hits = [(c.id, k) for c in self.claims for k in c.controls if k.name == control]
-        return {claim for claim, _ in hits} | {k.leaves for _, k in hits}
-
-
-def registry_folder() -> Path:
-    """Return the folder of the registry: LNLIB_REGISTRY if set, else the package's."""
-    return Path(os.environ.get("LNLIB_REGISTRY") or Path(__file__).parent / "registry")
-
-
-def load_registry(folder: Path | None = None) -> dict[str, StudyRecord]:
-    """Return every study in `folder` by name, in alphabetical order.
-
-    Raises:
-        RegistryError: a file is malformed, or two studies share a claim id.
-    """
-    folder = folder or registry_folder()
-    records = {
-        path.stem: load_study(path.stem, folder)
-        for path in sorted(folder.glob("*.yml"))
-    }
-    owner: dict[str, str] = {}
-    for record in records.values():
-        for claim in record.claims:
-            if claim.id in owner:
-                raise RegistryError(
-                    f"a claim id must be unique; {claim.id} stands in "
-                    f"{owner[claim.id]} and in {record.name}"
-                )
-            owner[claim.id] = record.name
-    return records
-
-
-def load_study(name: str, folder: Path | None = None) -> StudyRecord:
-    """Read and check `folder/name.yml`.
-
-    Raises:
-        ValueError: there is no such study (the message lists those there are).
-        RegistryError: the file breaks a rule; the message says where and which.
-    """
-    folder = folder or registry_folder()
-    choose("study", name, sorted(p.stem for p in folder.glob("*.yml")))
-    path = folder / f"{name}.yml"
-    raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    try:
-        record = _study(raw, name)
-        _check_study(record)
-    except RegistryError as error:
-        raise RegistryError(f"{path.name}: {error}") from None
-    return record
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise RegistryError(message)
-
-
-def _take(raw: Any, where: str, needed: str, optional: str = "") -> dict[str, Any]:
-    """Return the mapping `raw` if it has all needed keys and no unknown one."""
-    _require(isinstance(raw, dict), f"{where} must be a mapping, is {raw!r}")
-    must, may = set(needed.split()), set(optional.split())
-    _require(
-        must <= raw.keys(), f"{where} lacks {', '.join(sorted(must - raw.keys()))}"
-    )
-    unknown = raw.keys() - must - may
-    _require(not unknown, f"{where} has unknown keys {', '.join(sorted(unknown))}")
-    return dict(raw)
-
-
-def _member(value: Any, valid: Sequence[str], where: str) -> str:
-    _require(value in valid, f"{where} must be one of {', '.join(valid)}, is {value!r}")
-    return str(value)
-
-
-def _study(raw: Any, name: str) -> StudyRecord:
-    top = _take(
-        raw, "the study", "study title question data prerequisites controls claims",
-        "ordinary",
-    )  # fmt: skip
-    _require(top["study"] == name, f"study must be {name}, is {top['study']!r}")
-    return StudyRecord(
-        name=name,
-        title=top["title"],
-        question=top["question"],
-        data=tuple(top["data"]),
-        prerequisites=tuple(top["prerequisites"]),
-        ordinary=dict(top.get("ordinary") or {}),
-        controls=dict(top["controls"]),
-        claims=tuple(_claim(c) for c in top["claims"]),
-    )
-
-
-def _claim(raw: Any) -> Claim:
-    needed = "id source says falsifier settings expected finding predictions controls"
-    raw = _take(raw, f"claim {raw.get('id')}", needed, "tier factors practice")
-    where = raw["id"]
-    source = _take(raw["source"], f"{where} source", "text heading sentence quote")
-    _member(source["text"], TEXTS, f"{where} source text")
-    words = len(str(source["quote"]).split())
-    _require(0 < words <= 8, f"{where} quote must have one to eight words, has {words}")
-    factors = raw.get("factors") or {}
-    controls = []
-    for name, effect in raw["controls"].items():
-        effect = _take(effect, f"{where} control {name}", "verdict leaves")
-        verdict = _member(effect["verdict"], VERDICTS[:3], f"{where} control {name}")
-        controls.append(Control(name, verdict, str(effect["leaves"])))
-    return Claim(
-        id=where,
-        source=source,
-        says=raw["says"],
-        falsifier=raw["falsifier"],
-        settings=raw["settings"],
-        expected=_member(raw["expected"], VERDICTS, f"{where} expected"),
-        finding=raw["finding"],
-        practice=raw.get("practice", ""),
-        predictions=tuple(_prediction(p, where, factors) for p in raw["predictions"]),
-        controls=tuple(controls),
-        tier=_member(raw.get("tier", "quick"), ("quick", "book"), f"{where} tier"),
-    )
-
-
-def _prediction(raw: Any, claim: str, factors: Mapping[str, Any]) -> Prediction:
-    where = f"{claim} prediction {raw.get('name')}"
-    raw = _take(raw, where, "name kind quantity reason", "levels relation bound")
-    _require(
-        re.fullmatch(r"[a-z][a-z0-9-]*", str(raw["name"])) is not None,
-        f"{where}: a name has lower-case letters, digits and hyphens",
-    )
-    kind = _member(raw["kind"], KINDS, f"{where} kind")
-    relation, bound = raw.get("relation"), raw.get("bound")
-    if kind != "map" or relation is not None:
-        _member(relation, RELATIONS, f"{where} relation")
-        pair = isinstance(bound, list) and len(bound) == 2
-        numbers = bound if pair else [bound]
-        # PyYAML reads 1e-3 as text: a silent slip that would end as a TypeError.
-        _require(
-            pair == (relation == "within")
-            and all(
-                isinstance(b, int | float) and math.isfinite(b) and b is not True
-                for b in numbers
-            ),
-            f"{where} bound must be {'a pair' if relation == 'within' else 'one number'},"
-            f" finite (write 1.0e-3, not 1e-3), is {bound!r}",
-        )
-        if pair:
-            _require(bound[0] < bound[1], f"{where} bound must rise, is {bound!r}")
-            bound = (float(bound[0]), float(bound[1]))
-    levels = {k: str(v) for k, v in (raw.get("levels") or {}).items()}
-    for factor, level in levels.items():
-        declared = [str(v) for v in factors.get(factor, [])]
-        _require(
-            level in declared,
-            f"{where}: level {factor}={level} is not among the declared {declared}",
-        )
-    return Prediction(
-        name=raw["name"],
-        kind=kind,
-        quantity=raw["quantity"],
-        reason=raw["reason"],
-        relation=relation,
-        bound=bound,
-        levels=tuple(sorted(levels.items())),
-    )
-
-
-def _check_study(record: StudyRecord) -> None:
-    """Raise RegistryError unless the parts of a study fit each other."""
-    ids = [c.id for c in record.claims]
-    _require(len(set(ids)) == len(ids), "claim ids must be unique")
-    used: set[str] = set()
-    for claim in record.claims:
-        names = [p.name for p in claim.predictions]
-        _require(len(set(names)) == len(names), f"{claim.id}: prediction names repeat")
-        _require(
-            any(p.kind == "stated" for p in claim.predictions),
-            f"{claim.id} must have at least one stated prediction",
-        )
-        fields = {f for _, f, _, _ in string.Formatter().parse(claim.finding) if f}
-        for field in fields:
-            _require(
-                field.split(".")[0] in names,
-                f"{claim.id} finding names {field}, which is not among {names}",
-            )
-        _require(bool(fields), f"{claim.id} finding must show at least one measurement")
-        _require(bool(claim.controls), f"{claim.id} must have a control that moves it")
-        for control in claim.controls:
-            used.add(control.name)
-            _require(
-                control.name in record.controls,
-                f"{claim.id} names control {control.name}, which is not declared",
-            )
-            _require(
-                control.verdict != claim.expected,
-                f"{claim.id}: control {control.name} must move the verdict away from "
-                f"{claim.expected}",
-            )
-            _require(
-                control.leaves in ids and control.leaves != claim.id,
-                f"{claim.id}: control {control.name} must leave another claim of the "
-                f"study alone, names {control.leaves!r}",
-            )
-            moved = record.claim(control.leaves)
-            _require(
-                all(k.name != control.name for k in moved.controls),
-                f"{claim.id}: control {control.name} also moves {control.leaves}",
-            )
-    idle = set(record.controls) - used
-    _require(not idle, f"controls that move no claim: {', '.join(sorted(idle))}")
 
 
 # ---------------------------------------------------------------- the one rule
@@ -456,14 +144,8 @@ def verdict_of(evidence: Sequence[Evidence]) -> str:
         return "fails"
     if len(met) + len(missed) < len(stated):
         return "undecided"
-    told_apart = all(_differ(a.prediction, b.prediction) for a in met for b in missed)
+    told_apart = all(a.prediction.differs(b.prediction) for a in met for b in missed)
     return "conditional" if told_apart else "undecided"
-
-
-def _differ(a: Prediction, b: Prediction) -> bool:
-    """Say whether two predictions have a common factor at different levels."""
-    one, two = dict(a.levels), dict(b.levels)
-    return any(one[f] != two[f] for f in one.keys() & two.keys())
 
 
 def check_bundle(bundle: Mapping[str, Any], record: StudyRecord, tier: str) -> None:
@@ -637,7 +319,7 @@ class Study:
                 a claim was not judged or a verdict is not the expected one; under a
                 control, if a claim that it must move or leave was not judged.
         """
-        if self.record_of.ordinary and self._settings is None:
+        if self._settings is None:
             raise StudyError(f"{self.name} must declare its settings with Study.uses")
         problems = self._problems()
         wall, cpu = (t() - s for t, s in zip(CLOCKS, self._start, strict=True))
@@ -648,7 +330,7 @@ class Study:
             "control": self.control,
             "device": self.device,
             "exploring": self.exploring,
-            "settings": self._settings or {},
+            "settings": self._settings,
             "verdicts": dict(self._verdicts),
             "expected": {c.id: c.expected for c in self.record_of.claims},
             "versions": versions(),
