@@ -1,0 +1,19 @@
+"""Fixtures that several test modules share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from browser import MISSING, find_browser, in_ci, open_browser
+from playwright.sync_api import Browser
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium. Without one the test is skipped, and fails in CI."""
+    program = find_browser()
+    if program is None:
+        (pytest.fail if in_ci() else pytest.skip)(MISSING)
+    with open_browser(program) as started:
+        yield started

@@ -1,0 +1,187 @@
+"""pyproject.toml, the lock, the pin of torch and environment.yml must agree."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+import lnlib
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())
+LOCK = (ROOT / "requirements.lock").read_text()
+TORCH = (ROOT / "requirements-torch.txt").read_text()
+SYSTEMS = [
+    {"sys_platform": system, "python_version": python, "python_full_version": full}
+    for system in ("linux", "darwin")
+    for python, full in (("3.11", "3.11.0"), ("3.12", "3.12.0"), ("3.13", "3.13.0"))
+]
+# Where conda-forge's name is not that of the package index.
+CONDA_NAMES = {"matplotlib-base": "matplotlib", "pytorch": "torch"}
+CONDA_SPEC = re.compile(r"([a-z0-9][a-z0-9._-]*)(?: ([<>=!~0-9.,]+))?")
+CUDA = re.compile(r"nvidia-|cuda-|triton")
+
+
+def project_ranges(project: dict[str, Any]) -> dict[str, SpecifierSet]:
+    """Name -> range of Python and of each dependency of the project."""
+    requirements = [Requirement(line) for line in project["project"]["dependencies"]]
+    ranges = {canonicalize_name(r.name): r.specifier for r in requirements}
+    return ranges | {"python": SpecifierSet(project["project"]["requires-python"])}
+
+
+def environment_ranges(environment: dict[str, Any]) -> dict[str, SpecifierSet]:
+    """Name on the package index -> range in `environment.yml`, pip's part included."""
+    ranges = {}
+    for entry in environment["dependencies"]:
+        if isinstance(entry, dict):
+            for line in entry["pip"]:
+                if line != "-e .":
+                    requirement = Requirement(line)
+                    ranges[canonicalize_name(requirement.name)] = requirement.specifier
+            continue
+        match = CONDA_SPEC.fullmatch(entry)
+        assert match, f"not a conda specification: {entry!r}"
+        name, versions = match.groups()
+        ranges[CONDA_NAMES.get(name, name)] = SpecifierSet(versions or "")
+    del ranges["pip"]  # conda's own tool for the entries that it lacks
+    return ranges
+
+
+def disagreements(project: dict[str, Any], environment: dict[str, Any]) -> list[str]:
+    """Every name whose range is not the same in both."""
+    wanted, given = project_ranges(project), environment_ranges(environment)
+    return [
+        f"{name}: pyproject.toml has {wanted.get(name)}, "
+        f"environment.yml has {given.get(name)}"
+        for name in sorted(wanted.keys() | given.keys())
+        if wanted.get(name) != given.get(name)
+    ]
+
+
+def pins(text: str) -> list[Requirement]:
+    """The requirements of a pip file, without their hashes and comments."""
+    lines = [line for line in text.splitlines() if re.match(r"[A-Za-z0-9]", line)]
+    return [Requirement(line.removesuffix("\\").strip()) for line in lines]
+
+
+def unlocked(project: dict[str, Any], lock: str, torch: str) -> list[str]:
+    """Direct dependencies that, on some system, are not pinned inside their range."""
+    lines = project["project"]["dependencies"]
+    lines = lines + project["project"]["optional-dependencies"]["dev"]
+    lines = lines + project["dependency-groups"]["torch-needs"]
+    problems = []
+    for system in SYSTEMS:
+        versions = {
+            canonicalize_name(pin.name): next(iter(pin.specifier)).version
+            for pin in pins(lock) + pins(torch)
+            if pin.marker is None or pin.marker.evaluate(system)
+        }
+        for wanted in map(Requirement, lines):
+            version = versions.get(canonicalize_name(wanted.name))
+            if version is None or not wanted.specifier.contains(version):
+                problems.append(f"{wanted} is locked at {version} on {system}")
+    return problems
+
+
+def test_environment_is_one_that_conda_reads():
+    assert set(ENVIRONMENT) == {"name", "channels", "dependencies"}
+    assert ENVIRONMENT["channels"][0] == "conda-forge"
+    names = [entry for entry in ENVIRONMENT["dependencies"] if isinstance(entry, str)]
+    assert "pip" in names  # conda warns of a pip part without it
+    pip_part = [
+        entry for entry in ENVIRONMENT["dependencies"] if isinstance(entry, dict)
+    ]
+    assert len(pip_part) == 1
+    assert "-e ." in pip_part[0]["pip"]  # lnlib itself
+    assert len(names) == len({re.split(r"[ <>=]", name)[0] for name in names})
+
+
+def test_environment_agrees_with_pyproject():
+    assert disagreements(PROJECT, ENVIRONMENT) == []
+
+
+@pytest.mark.parametrize("index", range(len(ENVIRONMENT["dependencies"]) - 2))
+def test_any_changed_bound_is_a_disagreement(index):
+    entries = list(ENVIRONMENT["dependencies"])
+    before, entry, after = entries[:index], entries[index], entries[index + 1 :]
+    known = set(disagreements(PROJECT, ENVIRONMENT))
+    for changed in ([entry + ".1"], [entry.replace(">=", ">=9")], []):
+        environment = ENVIRONMENT | {"dependencies": before + changed + after}
+        assert len(set(disagreements(PROJECT, environment)) - known) == 1
+
+
+def test_lock_pins_every_dependency_inside_its_range():
+    assert unlocked(PROJECT, LOCK, TORCH) == []
+
+
+def test_a_pin_outside_its_range_is_found():
+    assert unlocked(PROJECT, re.sub(r"(?m)^numpy==\S+", "numpy==1.26.4", LOCK), TORCH)
+    assert unlocked(PROJECT, re.sub(r"(?m)^rich==\S+", "poor==1.0", LOCK), TORCH)
+    assert unlocked(PROJECT, LOCK, "torch==2.0.0")
+
+
+def test_lock_is_exact_hashed_and_free_of_torch_and_addresses():
+    entries = re.split(r"(?m)^(?=[A-Za-z0-9])", LOCK)[1:]
+    assert len(entries) > 100
+    for entry in entries:
+        name = entry.split("==")[0]
+        assert re.match(r"[a-z0-9-]+==\S+", entry), entry[:60]
+        assert "--hash=sha256:" in entry, f"{name} has no hash"
+        assert name != "torch", "torch belongs in requirements-torch.txt"
+        assert not CUDA.match(name), f"{name} is a part of torch's CUDA build"
+    assert "://" not in LOCK
+    assert not re.search(r"(?m)^ *--(?!hash=)", LOCK), "an option besides the hashes"
+
+
+def test_torch_is_pinned_exactly():
+    (pin,) = pins(TORCH)
+    assert re.fullmatch(r"torch==\d+\.\d+\.\d+", str(pin))
+
+
+def test_what_torch_needs_is_locked():
+    requires = map(Requirement, importlib.metadata.requires("torch") or [])
+    needs = {
+        canonicalize_name(r.name): r.specifier
+        for r in requires
+        if "extra" not in str(r.marker) and not CUDA.match(r.name)
+    }
+    group = map(Requirement, PROJECT["dependency-groups"]["torch-needs"])
+    assert needs.keys() == {canonicalize_name(r.name) for r in group}
+    for pin in pins(LOCK):
+        if pin.name in needs:
+            assert needs[pin.name].contains(next(iter(pin.specifier)).version)
+
+
+def test_jupyter_book_stays_below_2():
+    assert not project_ranges(PROJECT)["jupyter-book"].contains("2.0.0")
+
+
+def test_version_is_the_same_everywhere():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert PROJECT["project"]["version"] == lnlib.__version__ == citation["version"]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / ".github/workflows").glob("*.yml")))
+def test_workflows_give_away_no_rights(path):
+    workflow = yaml.safe_load(path.read_text())
+    assert workflow["permissions"] == {"contents": "read"}
+    rights = {k: set(job.get("permissions", {})) for k, job in workflow["jobs"].items()}
+    assert rights.pop("deploy", set()) <= {"pages", "id-token"}
+    assert not any(rights.values())
+    for job in workflow["jobs"].values():
+        for step in job["steps"]:
+            if "uses" in step:
+                assert re.fullmatch(r"actions/[a-z-]+@v\d+", step["uses"])
+            if "python-version" in step.get("with", {}):
+                version = step["with"]["python-version"]
+                assert project_ranges(PROJECT)["python"].contains(version)
