@@ -1,0 +1,357 @@
+"""Results: where they are, from what they were made, and whether they can be trusted.
+
+A result is an executed notebook.  Its seal (`metadata.lnlib`) says from which inputs it
+was made and holds a digest of its content, so that a stale result is found and an
+edited one is refused.  Data are covered by the modules that load them: these declare a
+sha256 for each file, and verify it.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import hashlib
+import json
+import platform
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from IPython.core.inputtransformer2 import TransformerManager
+
+from lnlib.claims import NOT_JUDGED, RUN_MIME, VERDICT_MIME, check_bundle
+from lnlib.registry import StudyRecord, load_study, study_names
+
+DEFAULTS = {"tier": "book", "seed": 0, "control": "none", "device": "cpu"}
+LIBRARIES = ("torch", "numpy", "scipy", "scikit-learn", "statsmodels", "matplotlib")
+
+
+class ProjectError(ValueError):
+    """The notebooks and the registry do not fit each other."""
+
+
+class DamagedResult(ValueError):  # noqa: N818
+    """A result that is not what a run wrote."""
+
+
+@dataclass(frozen=True)
+class Project:
+    """Where notebooks, registry and results are; `output` moves the results."""
+
+    root: Path = Path(__file__).resolve().parents[1]
+    output: Path | None = None
+
+    @property
+    def registry(self) -> Path:
+        """The folder of the registry."""
+        return self.root / "lnlib" / "registry"
+
+    @property
+    def results(self) -> Path:
+        """The folder of the results, with one folder per tier."""
+        return (self.output or self.root / "_build" / "results").absolute()
+
+    def notebook(self, study: str) -> Path:
+        """Return the path of the study's notebook."""
+        return self.root / "notebooks" / f"{study}.ipynb"
+
+    def record(self, study: str) -> StudyRecord:
+        """Return the study's registry entry."""
+        return load_study(study, self.registry)
+
+    def studies(self) -> list[str]:
+        """Return the names of all studies, each with a notebook and a registry file.
+
+        Raises:
+            ProjectError: one of the two is missing, or there is no study.
+        """
+        notebooks = {path.stem for path in (self.root / "notebooks").glob("*.ipynb")}
+        names = study_names(self.registry)
+        for name in sorted(notebooks ^ set(names)):
+            pair = self.notebook(name), self.registry / f"{name}.yml"
+            has, lacks = reversed(pair) if name in names else pair
+            raise ProjectError(f"{has} must have its {lacks}: add it, or remove both")
+        if not names:
+            raise ProjectError(f"no study in {self.root}: run this in a checkout")
+        return names
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of one study."""
+
+    study: str
+    tier: str = "book"
+    seed: int = 0
+    control: str = "none"
+    device: str = "cpu"
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The parameters of the notebook."""
+        return {name: getattr(self, name) for name in DEFAULTS}
+
+    @property
+    def name(self) -> str:
+        """The stem of the result's file name."""
+        parts = [self.study]
+        parts += [self.control] if self.control != "none" else []
+        parts += [f"seed{self.seed}"] if self.seed else []
+        parts += [self.device] if self.device != "cpu" else []
+        return "--".join(parts)
+
+    def __str__(self) -> str:
+        """Return the name and the tier."""
+        return f"{self.name} ({self.tier})"
+
+
+@dataclass(frozen=True)
+class Result:
+    """An executed notebook whose seal and verdicts were verified.
+
+    `bundles` are its verdict bundles, `run` is the bundle of its closing cell, `seal`
+    its `metadata.lnlib` (seconds, cpu_seconds, versions, commit, inputs ...).
+    """
+
+    path: Path
+    bundles: list[dict[str, Any]]
+    run: dict[str, Any]
+    seal: dict[str, Any]
+
+    @property
+    def verdicts(self) -> dict[str, str]:
+        """The verdicts by claim id."""
+        return {b["claim"]: b["verdict"] for b in self.bundles}
+
+
+def result_path(job: Job, project: Project) -> Path:
+    """Return where the result of a job belongs."""
+    return project.results / job.tier / f"{job.name}.ipynb"
+
+
+def read_notebook(path: Path) -> Any:
+    """Return the notebook at `path`, in version 4 of the format."""
+    return nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+
+
+def write_notebook(notebook: Any, path: Path) -> None:
+    """Write a notebook to `path`."""
+    nbformat.write(notebook, path)  # type: ignore[no-untyped-call]
+
+
+def sha256(data: bytes | str) -> str:
+    """Return the digest of bytes, or of a text in UTF-8."""
+    return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()
+
+
+# ------------------------------------------------------------- stale or fresh
+
+
+@lru_cache(maxsize=256)
+def _imports(source: str) -> frozenset[str]:
+    """Return the modules of lnlib, and the names in them, that `source` imports."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = ["lnlib"] * (node.level > 0) + [node.module or ""] * bool(
+                node.module
+            )
+            names |= {".".join([*base, alias.name]) for alias in node.names}
+    return frozenset(name for name in names if name.split(".")[0] == "lnlib")
+
+
+def _modules(source: str, package: Path) -> set[Path]:
+    """Return the files of `package` that Python code imports, directly or not."""
+    found: set[Path] = set()
+    todo = [source]
+    while todo:
+        for name in _imports(todo.pop()):
+            stem = [*name.split("."), "__init__"][1]
+            files = ("__init__.py", f"{stem}.py", f"{stem}/__init__.py")
+            new = {package / f for f in files if (package / f).is_file()} - found
+            todo += [path.read_text("utf-8") for path in new]
+            found |= new
+    return found
+
+
+def code_cells(notebook: Any) -> list[Any]:
+    """Return the code cells of a notebook."""
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def surroundings(studies: Iterable[str], project: Project) -> dict[str, str]:
+    """Return what results depend on besides code cells and parameters, by name.
+
+    These are the modules of lnlib that the notebooks import, directly or through
+    others, the registry files, and the versions of the libraries.
+    """
+    found = {}
+    transform = TransformerManager().transform_cell  # %magic is no Python
+    for study in studies:
+        cells = code_cells(read_notebook(project.notebook(study)))
+        try:
+            source = "\n".join(transform(cell.source) for cell in cells)
+            modules = _modules(source, project.root / "lnlib")
+        except SyntaxError as error:
+            raise ProjectError(f"{project.notebook(study)}: {error}") from error
+        for path in [*sorted(modules), project.registry / f"{study}.yml"]:
+            found[str(path.relative_to(project.root))] = sha256(path.read_bytes())
+    found["python"] = ".".join(platform.python_version_tuple()[:2])
+    for library in LIBRARIES:
+        with suppress(metadata.PackageNotFoundError):
+            found[library] = metadata.version(library)
+    return found
+
+
+def inputs(job: Job, project: Project) -> dict[str, str]:
+    """Return all that a result depends on, by name: values, versions, digests."""
+    cells = code_cells(read_notebook(project.notebook(job.study)))
+    code = {"code cells": sha256("\0".join(cell.source for cell in cells))}
+    parameters = {name: str(value) for name, value in job.parameters.items()}
+    return parameters | code | surroundings([job.study], project)
+
+
+def _changes(old: Mapping[str, str], new: Mapping[str, str]) -> str:
+    """Say in words what differs between two sets of inputs."""
+    told = []
+    for name in sorted(old.keys() | new.keys()):
+        was, now = old.get(name, "none"), new.get(name, "none")
+        if was != now:
+            short = max(len(was), len(now)) < 40
+            told.append(f"{name} {was} -> {now}" if short else f"{name} changed")
+    return ", ".join(told)
+
+
+def status(job: Job, project: Project) -> str:
+    """Return "fresh", "missing", "stale: why" or "damaged: why"."""
+    path = result_path(job, project)
+    if not path.exists():
+        return "missing"
+    try:
+        notebook = _unseal(path, project)
+        changes = _changes(notebook.metadata.lnlib.inputs, inputs(job, project))
+        if changes:
+            return f"stale: {changes}"
+        _result(path, notebook, project)
+    except DamagedResult as error:
+        return f"damaged: {error}"
+    return "fresh"
+
+
+# ------------------------------------------------------------- seal and verdicts
+
+
+def bundles(notebook: Any, mime: str) -> list[dict[str, Any]]:
+    """Return the data of one MIME type among a notebook's outputs."""
+    outputs = (output for cell in code_cells(notebook) for output in cell.outputs)
+    data = (output.get("data", {}) for output in outputs)
+    return [d[mime] for d in data if mime in d]
+
+
+def verdicts_of(notebook: Any, project: Project) -> list[dict[str, Any]]:
+    """Return the verdict bundles of any executed notebook, each judged again.
+
+    For a notebook without a seal, as Jupyter Book executes it, this is all there is.
+
+    Raises:
+        DamagedResult: the study did not close, or a verdict is not what the numbers,
+            the registry and the rule make of it.
+    """
+    runs, found = bundles(notebook, RUN_MIME), bundles(notebook, VERDICT_MIME)
+    if len(runs) != 1:
+        raise DamagedResult(f"a study must close once; it closed {len(runs)} times")
+    try:
+        record = project.record(runs[0]["study"])
+        for bundle in found:
+            check_bundle(bundle, record, runs[0]["tier"])
+        shown = sorted((b["claim"], b["verdict"]) for b in found)
+        agree = shown == sorted(runs[0]["verdicts"].items())
+    except (LookupError, TypeError, ValueError) as error:
+        raise DamagedResult(f"not what the rule makes of it: {error}") from error
+    if not agree:
+        raise DamagedResult("its verdicts must be those of its closing cell")
+    return found
+
+
+def _content(notebook: Any) -> str:
+    """Return the digest of a notebook, but for the digest in its own seal."""
+    bare = copy.deepcopy(notebook)
+    bare.metadata.lnlib.pop("content", None)
+    return sha256(json.dumps(bare, sort_keys=True))
+
+
+def seal(path: Path, about: Mapping[str, Any]) -> None:
+    """Write `about` and a digest of the content into the notebook at `path`."""
+    notebook = read_notebook(path)
+    notebook.metadata["lnlib"] = dict(about)
+    write_notebook(notebook, path)
+    notebook = read_notebook(path)  # what counts is what can be read back
+    notebook.metadata.lnlib.content = _content(notebook)
+    write_notebook(notebook, path)
+
+
+def _unseal(path: Path, project: Project) -> Any:
+    """Return the notebook at `path` if it is as its run wrote it."""
+    try:
+        notebook = read_notebook(path)
+        found = notebook.metadata.lnlib.content
+    except Exception as error:  # of JSON, of Unicode, of nbformat, or a lost key
+        raise DamagedResult(f"{path} is not a whole result: {error!r}") from error
+    if found != _content(notebook):
+        try:
+            verdicts_of(notebook, project)
+            why = "a page, a cell or the seal itself"
+        except DamagedResult as error:
+            why = str(error)
+        raise DamagedResult(f"{path} was changed after its run: {why}")
+    return notebook
+
+
+def _result(path: Path, notebook: Any, project: Project) -> Result:
+    try:
+        found = verdicts_of(notebook, project)
+    except DamagedResult as error:
+        raise DamagedResult(f"{path}: {error}") from error
+    return Result(path, found, bundles(notebook, RUN_MIME)[0], notebook.metadata.lnlib)
+
+
+def read_result(path: Path, project: Project) -> Result:
+    """Return the result at `path`, its seal verified and its verdicts judged again.
+
+    It may be stale: ask :func:`status` first.
+
+    Raises:
+        DamagedResult: the file is not what a run wrote; the message says in what.
+    """
+    return _result(path, _unseal(path, project), project)
+
+
+def surprises(result: Result, record: StudyRecord) -> list[str]:
+    """Say what differs from the registry: a verdict, or a control that moved nothing.
+
+    Without a control each claim has its expected verdict.  Under one, each claim that
+    names it has the verdict it must move to, and the claim it leaves the expected one.
+    A claim of the book tier is not judged at quick.
+    """
+    control = result.run["control"]
+    wanted = {c.id: (c.expected, "the registry expects") for c in record.claims}
+    if control != "none":
+        expected, wanted = wanted, {}
+        for claim in record.claims:
+            if effect := claim.controls.get(control):
+                wanted[claim.id] = effect.verdict, f"control {control} must move it to"
+                same = expected[effect.leaves][0]
+                wanted[effect.leaves] = same, f"control {control} must leave it"
+    told = ["its settings are not the ordinary ones"] if result.run["exploring"] else []
+    for claim_id, (verdict, why) in wanted.items():
+        found = result.verdicts.get(claim_id, "missing")
+        if found not in (verdict, NOT_JUDGED):
+            told.append(f"{claim_id} is {found}; {why} {verdict}")
+    return told
