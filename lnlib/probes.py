@@ -1,0 +1,97 @@
+"""Jacobians, spectral norms, coupling between samples, gradients by depth.
+
+Each probe takes any function of a tensor, so any `nn.Module`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+Function = Callable[[Tensor], Tensor]
+
+
+def jacobian(f: Function, x: Tensor) -> Tensor:
+    """Return the Jacobian (out, in) of `f` at `x`, both flattened."""
+    flat = torch.func.jacrev(lambda v: f(v.reshape(x.shape)).flatten())
+    J: Tensor = flat(x.flatten())
+    return J
+
+
+def spectral_radius(J: Tensor) -> Tensor:
+    """Return the largest absolute eigenvalue of the square matrices `J` (…, n, n).
+
+    Raises:
+        ValueError: the last two axes differ.
+    """
+    if J.dim() < 2 or J.shape[-1] != J.shape[-2]:
+        raise ValueError(f"J must be square, (…, n, n); received {tuple(J.shape)}")
+    eigenvalues: Tensor = torch.linalg.eigvals(J)
+    return eigenvalues.abs().amax(-1)
+
+
+def spectral_norm(
+    f: Function,
+    x: Tensor,
+    *,
+    generator: torch.Generator | None = None,
+    tolerance: float = 1e-6,
+    max_steps: int = 10_000,
+) -> float:
+    """Return the largest singular value of the Jacobian J of `f` at `x`.
+
+    Power iteration on JᵀJ with one jvp and one vjp a step: J is never formed.  It ends
+    when ‖JᵀJv - σ²v‖ < tolerance · σ²; σ's own error is then smaller still.
+
+    Raises:
+        RuntimeError: not there after `max_steps`.
+    """
+    generator = generator or torch.Generator().manual_seed(0)
+    v = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+    v = v / v.norm()
+    pull = torch.func.vjp(f, x)[1]
+    for _ in range(max_steps):
+        u = torch.func.jvp(f, (x,), (v,))[1]
+        (w,) = pull(u)
+        squared = (u * u).sum()
+        if (w - squared * v).norm() <= tolerance * squared:
+            return float(squared.sqrt())
+        v = w / w.norm()
+    raise RuntimeError(
+        f"the power iteration must reach a residual of {tolerance:g}; received "
+        f"{float((w - squared * v).norm() / squared):.1e} after {max_steps} steps. "
+        "Raise max_steps or tolerance, or form the Jacobian."
+    )
+
+
+def coupling(f: Function, X: Tensor) -> float:
+    """Return how much each sample of `X` (sample, …) acts on the others' outputs.
+
+    This is ‖off-diagonal blocks‖ / ‖diagonal blocks‖ (Frobenius) of the Jacobian of `f`
+    over the whole batch; 0 means that samples are independent.
+
+    Raises:
+        ValueError: fewer than two samples.
+    """
+    n = len(X)
+    if n < 2:
+        raise ValueError(f"coupling must have at least two samples; received {n}")
+    blocks = jacobian(f, X).reshape(n, -1, n, X[0].numel()).square().sum((1, 3))
+    own = blocks.diagonal().sum()
+    return float(((blocks.sum() - own).clamp(min=0) / own).sqrt())
+
+
+def gradient_norms(loss: Tensor, tensors: Sequence[Tensor], keep: int = 0) -> Tensor:
+    """Return the norm of the gradient of `loss` with respect to each of `tensors`.
+
+    `tensors` are nodes of the graph, such as one activation per layer or time step.
+    The first `keep` axes, such as replicas, are not summed over: the result has shape
+    (tensor, *kept).  `loss` is a number, or one per replica.  A tensor that the loss
+    does not use counts as 0.
+    """
+    gradients = torch.autograd.grad(
+        loss.sum(), list(tensors), retain_graph=True, materialize_grads=True
+    )
+    return torch.stack([g.flatten(keep).square().sum(-1).sqrt() for g in gradients])
