@@ -73,8 +73,9 @@ lint: $(READY) ## Lint, type-check, and find notebooks stored with outputs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	find notebooks -name '*.ipynb' ! -path '*/.ipynb_checkpoints/*' -print0 | \
-	  xargs -0 $(BIN)/nbstripout --verify
+	@find notebooks -name '*.ipynb' ! -path '*/.ipynb_checkpoints/*' -print0 | \
+	  xargs -0 $(BIN)/nbstripout --keep-id --verify || { \
+	  echo "Strip them: $(BIN)/nbstripout --keep-id notebooks/*.ipynb" >&2; exit 1; }
 
 lab: $(READY) ## Open JupyterLab on notebooks/
 	$(BIN)/jupyter lab $(LAB_OPTIONS) notebooks
