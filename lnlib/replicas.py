@@ -100,12 +100,14 @@ def train(
     optimizer: str = "adam",
     momentum: float = 0.0,
     clip: float | ArrayLike | Tensor | None = None,
+    schedule: Callable[[float], float] | None = None,
 ) -> History:
     """Minimise `loss(parameters, *batch)`, of shape (R,), for every replica at once.
 
     `lr` is a number or (R,); `clip`, if given, limits each replica's gradient norm and
     is a number or (R,), infinite where nothing is to be clipped.  `momentum` belongs to
-    "sgd".  The updates equal those of `torch.optim`, which knows one learning rate.
+    "sgd".  `schedule(done)` multiplies every learning rate, done = step / steps.  The
+    updates equal those of `torch.optim`, which knows one learning rate.
 
     A replica whose loss or gradient is not finite has diverged: it is frozen, masked in
     the loss and in the gradient (0 times NaN is NaN), and never touches its neighbours.
@@ -144,10 +146,10 @@ def train(
         gradient[~alive] = 0.0
         if limit is not None:
             gradient *= (limit / _norms(gradient, largest)).clamp(max=1.0)[:, None]
+        factor = 1.0 if schedule is None else schedule(step / steps)
         with torch.no_grad():
-            buffer.addcmul_(
-                direction(gradient), rate.where(alive, 0.0)[:, None], value=-1
-            )
+            now = rate.where(alive, 0.0)[:, None]
+            buffer.addcmul_(direction(gradient), now, value=-factor)
     return History(_views(buffer.detach(), shapes), losses, diverged_at)
 
 
