@@ -144,8 +144,8 @@ def verify(name: str, folder: str | Path) -> list[Path]:
     root = Path(folder)
     if not root.is_dir():
         raise DataError(
-            f"the data folder must exist; received {str(root)!r}. Create it with "
-            f"`python -m lnlib data`, or correct {VARIABLE}."
+            f"the data folder must exist; received {str(root.absolute())!r}. Create "
+            f"it with `python -m lnlib data`, or correct {VARIABLE}."
         )
     paths = []
     for file in REMOTE[name].files if name in REMOTE else ():

@@ -136,49 +136,39 @@ def normalise(
     choose("norm", name, NORMS)
     if name == "none":
         return x
-    if name in ("layer", "rms"):
-        fused = gamma is None or gamma.dim() == 1
-        weight = gamma if fused else None
-        if name == "rms":
-            y = F.rms_norm(x, x.shape[-1:], weight, eps)
-        elif fused and (beta is None or beta.dim() == 1):
-            return F.layer_norm(x, x.shape[-1:], weight, beta, eps)
-        else:
-            y = F.layer_norm(x, x.shape[-1:], weight, None, eps)
-        return _affine(y, None if fused else gamma, beta)
-
-    space = x.shape[3:] if replicas else x.shape[2:]
-    if name == "instance" and space.numel() < 2:
+    after = 0 if name in ("layer", "rms") else x.dim() - (3 if replicas else 2)
+    if name == "instance" and x.shape[x.dim() - after :].numel() < 2:
         raise ValueError(
             "instance norm must have a spatial axis with two or more positions; "
             f"received shape {tuple(x.shape)}. For feature vectors take 'layer'."
         )
-    flat = x
-    if replicas and name == "batch":  # replicas side by side: each its own channels
-        flat = x.transpose(0, 1).flatten(1, 2)
-    elif replicas:
-        flat = x.flatten(0, 1)
-    if name == "batch":
+    if name == "layer":
+        y = F.layer_norm(x, x.shape[-1:], eps=eps)
+    elif name == "rms":
+        y = F.rms_norm(x, x.shape[-1:], eps=eps)
+    elif name == "batch":  # replicas stand side by side, each with channels of its own
+        flat = x.transpose(0, 1).flatten(1, 2) if replicas else x
         mean, var = running or (None, None)
         y = F.batch_norm(flat, mean, var, training=training or not running, eps=eps)
-    elif name == "group":
-        y = F.group_norm(flat, groups, eps=eps)
+        y = y.reshape(x.transpose(0, 1).shape).transpose(0, 1) if replicas else y
     else:
-        y = F.instance_norm(flat, eps=eps)
-    if replicas and name == "batch":
-        y = y.reshape(x.transpose(0, 1).shape).transpose(0, 1)
-    y = y.reshape(x.shape)
-    over_space = (..., *(None for _ in space))
-    return _affine(
-        y,
-        None if gamma is None else gamma[over_space],
-        None if beta is None else beta[over_space],
-    )
-
-
-def _affine(y: Tensor, gamma: Tensor | None, beta: Tensor | None) -> Tensor:
-    if gamma is not None and beta is not None:
-        return torch.addcmul(beta, y, gamma)
+        flat = x.flatten(0, 1) if replicas else x
+        group = name == "group"
+        y = (
+            F.group_norm(flat, groups, eps=eps)
+            if group
+            else F.instance_norm(flat, eps=eps)
+        )
+        y = y.reshape(x.shape)
     if gamma is not None:
-        y = y * gamma
-    return y if beta is None else y + beta
+        y = y * _aligned(gamma, x.dim(), after)
+    return y if beta is None else y + _aligned(beta, x.dim(), after)
+
+
+def _aligned(parameter: Tensor, axes: int, after: int) -> Tensor:
+    """Shape (dim,) or (replica, 1, dim) for `axes` axes, `after` of them behind dim."""
+    behind = (1,) * after
+    if parameter.dim() == 1:
+        return parameter.reshape(-1, *behind)
+    between = (1,) * (axes - after - 2)
+    return parameter.reshape(len(parameter), *between, parameter.shape[-1], *behind)

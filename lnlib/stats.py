@@ -8,13 +8,14 @@ statistics that have no classical interval.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy import special, stats
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ def mean_interval(x: ArrayLike, level: float = 0.95) -> Estimate:
     """
     x = _replicas(x)
     _check_level(level)
-    half = stats.t.ppf((1 + level) / 2, len(x) - 1) * stats.sem(x)
-    mean = float(x.mean())
+    t = special.stdtrit(len(x) - 1, (1 + level) / 2)
+    mean, half = float(x.mean()), t * x.std(ddof=1) / len(x) ** 0.5
     return Estimate(mean, float(mean - half), float(mean + half), len(x))
 
 
@@ -117,9 +118,11 @@ def bootstrap_interval(
     value = float(statistic(x, axis=-1))
     if np.ptp(x) == 0:
         return Estimate(value, value, value, len(x))
-    interval = stats.bootstrap(
-        (x,), statistic, confidence_level=level, n_resamples=resamples, rng=rng
-    ).confidence_interval
+    with warnings.catch_warnings():  # a degenerate distribution is refused below
+        warnings.simplefilter("ignore")
+        interval = stats.bootstrap(
+            (x,), statistic, confidence_level=level, n_resamples=resamples, rng=rng
+        ).confidence_interval
     if not np.isfinite([interval.low, interval.high]).all():
         raise ValueError(
             "the bootstrap distribution must not be degenerate; received a statistic "
@@ -141,7 +144,7 @@ def slope_interval(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Estimate:
     if np.ptp(x) == 0:
         raise ValueError("x must take at least two values; received one. Vary x.")
     fit = stats.linregress(x, y)
-    half = stats.t.ppf((1 + level) / 2, len(x) - 2) * fit.stderr
+    half = special.stdtrit(len(x) - 2, (1 + level) / 2) * fit.stderr
     return Estimate(
         float(fit.slope), float(fit.slope - half), float(fit.slope + half), len(x)
     )
