@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
+import json
 import re
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,15 @@ SYSTEMS = [
 # Where conda-forge's name is not that of the package index.
 CONDA_NAMES = {"matplotlib-base": "matplotlib", "pytorch": "torch"}
 CONDA_SPEC = re.compile(r"([a-z0-9][a-z0-9._-]*)(?: ([<>=!~0-9.,]+))?")
+# What we import under another name than the package has, or through another package.
+PROVIDERS = {
+    "IPython": "ipykernel",
+    "cycler": "matplotlib",
+    "docutils": "jupyter-book",
+    "sklearn": "scikit-learn",
+    "sphinx": "jupyter-book",
+    "yaml": "pyyaml",
+}
 CUDA = re.compile(r"nvidia-|cuda-|triton")
 
 
@@ -141,6 +153,30 @@ def test_lock_is_exact_hashed_and_free_of_torch_and_addresses():
         assert not CUDA.match(name), f"{name} is a part of torch's CUDA build"
     assert "://" not in LOCK
     assert not re.search(r"(?m)^ *--(?!hash=)", LOCK), "an option besides the hashes"
+
+
+def imported(source: str) -> set[str]:
+    """The top-level modules that Python code imports, relative ones left out."""
+    modules: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            modules.add(node.module.split(".")[0])
+    return modules
+
+
+def test_every_import_is_a_declared_dependency():
+    paths = [*(ROOT / "lnlib").rglob("*.py"), *(ROOT / "book/_ext").glob("*.py")]
+    modules = set().union(*(imported(path.read_text()) for path in paths))
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        for cell in json.loads(path.read_text())["cells"]:
+            if cell["cell_type"] == "code":
+                source = "".join(cell["source"])
+                modules |= imported(re.sub(r"(?m)^[%!].*", "", source))
+    outside = modules - sys.stdlib_module_names - {"lnlib"}
+    names = {canonicalize_name(PROVIDERS.get(name, name)) for name in outside}
+    assert names <= project_ranges(PROJECT).keys()
 
 
 def test_torch_is_pinned_exactly():
