@@ -1,0 +1,596 @@
+"""Cards, boards and badges: what the book shows of the executed notebooks.
+
+Everything here is read from the notebooks' outputs in the cache, after all documents
+were read; no verdict and no number is typed.  A study without a result is shown as
+"not run".
+
+Environment variables:
+    LNLIB_BOOK_TIER: `book` (default) or `quick`.  `quick` shows the results of tier
+        quick, marks every page, and refuses a notebook that has none.
+    LNLIB_BOOK_REPOSITORY: address of the public repository; adds its buttons and a
+        launch button for Binder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Any, ClassVar, get_args
+
+from docutils import nodes
+from jupyter_cache import get_cache
+from sphinx.application import Sphinx
+from sphinx.config import Config
+from sphinx.environment import BuildEnvironment
+from sphinx.errors import ExtensionError
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective
+
+from lnlib import claims, runner
+from lnlib.choices import choose
+from lnlib.registry import Claim, StudyRecord, Verdict, load_registry
+from lnlib.results import Project, bundles, read_notebook, verdicts_of
+from lnlib.stats import Estimate
+
+TIERS = ("book", "quick")
+WATERMARK = "Quick tier: reduced seeds and sizes, for testing only."
+NOT_RUN = "not run"
+ORDER = (*get_args(Verdict), claims.NOT_JUDGED, NOT_RUN)
+TEXTS = {"chapter": "book/sources/chapter", "glossary": "book/sources/glossary"}
+
+logger = logging.getLogger(__name__)
+
+
+# ------------------------------------------------------------------ results
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What the executed notebook of one study says; empty when it was not run."""
+
+    record: StudyRecord
+    docname: str
+    bundles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    run: Mapping[str, Any] = field(default_factory=dict)
+
+    def verdict(self, claim: Claim) -> str:
+        """Return the verdict of the claim, or "not run"."""
+        return str(self.bundles.get(claim.id, {}).get("verdict", NOT_RUN))
+
+    def evidence(self, claim: Claim) -> list[claims.Evidence]:
+        """Return the evidence of the claim as it was recorded."""
+        found = self.bundles.get(claim.id, {}).get("evidence", [])
+        keys = ("estimate", "low", "high", "n", "exact")
+        return [
+            claims.Evidence(
+                claim.prediction(e["name"]), Estimate(*(e[key] for key in keys))
+            )
+            for e in found
+        ]
+
+    def finding(self, claim: Claim) -> str:
+        """Return the finding with its numbers, or "" if it does not apply."""
+        if self.verdict(claim) != claim.expected:
+            return ""
+        return claims.finding_text(claim, self.evidence(claim))
+
+
+def read_study(env: BuildEnvironment, record: StudyRecord, docname: str) -> StudyResult:
+    """Return the study's result in the cache.
+
+    Raises:
+        lnlib.results.DamagedResult: the study did not close, or a stored verdict does
+            not follow from its numbers.
+    """
+    notebook = read_notebook(Path(env.doc2path(docname)))
+    cache = get_cache(env.config.nb_execution_cache_path)
+    try:
+        _, notebook = cache.merge_match_into_notebook(notebook)
+    except KeyError:
+        return StudyResult(record, docname)
+    judged = {b["claim"]: b for b in verdicts_of(notebook, project_of(env))}
+    (run,) = bundles(notebook, claims.RUN_MIME)
+    return StudyResult(record, docname, judged, run)
+
+
+def project_of(env: BuildEnvironment) -> Project:
+    """Return the project whose book is being built."""
+    return Project(Path(env.srcdir))
+
+
+def studies(env: BuildEnvironment) -> dict[str, tuple[StudyRecord, str]]:
+    """Return every registered study with its document, in the order of the contents."""
+    order = {name: place for place, name in enumerate(env.external_site_map)}  # type: ignore[attr-defined]
+    found = {}
+    for name, record in load_registry(project_of(env).registry).items():
+        docname = f"notebooks/{name}"
+        if docname in env.found_docs:
+            found[name] = (record, docname)
+        else:
+            logger.warning("study %s must have a chapter %s in _toc.yml", name, docname)
+    ordered = sorted(found, key=lambda name: order.get(found[name][1], len(order)))
+    return {name: found[name] for name in ordered}
+
+
+def results(app: Sphinx) -> dict[str, StudyResult]:
+    """Return the results of all studies, read once per build."""
+    known: dict[str, StudyResult] | None = getattr(app, "lnlib_results", None)
+    if known is None:
+        known = {
+            name: read_study(app.env, record, docname)
+            for name, (record, docname) in studies(app.env).items()
+        }
+        app.lnlib_results = known  # type: ignore[attr-defined]
+    return known
+
+
+# ------------------------------------------------------------------ HTML
+
+
+def anchor(claim_id: str) -> str:
+    """Return the id of the claim's verdict box in its chapter."""
+    return "claim-" + claim_id.replace(".", "-")
+
+
+class Page:
+    """Writes HTML for one page: knows the way from it to the others."""
+
+    def __init__(self, app: Sphinx, docname: str) -> None:
+        """Write for `docname`."""
+        self.app, self.docname = app, docname
+
+    def link(self, docname: str, fragment: str = "") -> str:
+        """Return the address of a document, seen from this page."""
+        uri = ""
+        if docname != self.docname:
+            uri = self.app.builder.get_relative_uri(self.docname, docname)
+        return escape(f"{uri}#{fragment}" if fragment else uri or "#", quote=True)
+
+    def judged(self, result: StudyResult, claim: Claim) -> str:
+        """Return the address of the claim's verdict box."""
+        ran = claim.id in result.bundles
+        return self.link(result.docname, anchor(claim.id) if ran else "")
+
+    def place(self, result: StudyResult, claim: Claim) -> str:
+        """Return the claim's id, a link to its evidence, and its sentence."""
+        source = claim.source
+        sentence = f"sentence {source.sentence}"
+        if len(headings(result)) > 1:
+            sentence = f"“{escape(source.heading)}”, {sentence}"
+        spot = nodes.make_id(f"{source.text} {source.heading}")
+        where = self.link(TEXTS[source.text], f"{spot}-{source.sentence}")
+        return (
+            f'<span class="lnlib-place"><a href="{self.judged(result, claim)}">'
+            f"<code>{claim.id}</code></a> "
+            f'<a href="{where}">{sentence}</a></span>'
+        )
+
+
+def headings(result: StudyResult) -> list[str]:
+    """Return the places that the study's claims come from."""
+    places = [f"{c.source.text}, “{c.source.heading}”" for c in result.record.claims]
+    return list(dict.fromkeys(places))
+
+
+def badges(result: StudyResult, claim: Claim) -> str:
+    """Return the verdict's badge, and the expected one where they differ."""
+    verdict = result.verdict(claim)
+    shown = claims.badge(verdict)
+    if verdict in (claim.expected, NOT_RUN):
+        return shown
+    if verdict == claims.NOT_JUDGED:
+        return f'{shown} <span class="lnlib-aside">at tier {claim.tier} it is</span>'
+    return (
+        f'{shown} <span class="lnlib-aside">expected: {claims.badge(claim.expected)}'
+        "</span>"
+    )
+
+
+def told(result: StudyResult, claim: Claim) -> str:
+    """Return the finding, or why there is none."""
+    finding = result.finding(claim)
+    if finding:
+        return f'<span class="lnlib-finding">{escape(finding)}</span>'
+    reasons = {
+        NOT_RUN: "This study was not run.",
+        claims.NOT_JUDGED: "Measured, not judged at this tier.",
+    }
+    reason = reasons.get(
+        result.verdict(claim),
+        "The registry expects another verdict; its finding does not apply to this run.",
+    )
+    return f'<span class="lnlib-aside">{reason}</span>'
+
+
+def counts(found: Iterable[StudyResult]) -> str:
+    """Return how many claims got each verdict, as a line of badges."""
+    number = Counter(r.verdict(c) for r in found for c in r.record.claims)
+    parts = [
+        f'<li data-count="{number[v]}"><strong>{number[v]}</strong> '
+        f"{claims.badge(v)}</li>"
+        for v in ORDER
+        if number[v]
+    ]
+    return f'<ul class="lnlib-counts">{"".join(parts)}</ul>'
+
+
+def seconds(result: StudyResult) -> str:
+    """Return the run time by tier: measured for the tier shown, else the budget."""
+    parts = []
+    for tier in claims.TIERS:
+        if result.run.get("tier") == tier:
+            parts.append(f"{tier} {result.run['cpu_seconds']:.0f} s (measured)")
+        else:
+            parts.append(f"{tier} at most {runner.BUDGETS[tier]} s")
+    return ", ".join(parts)
+
+
+def claim_html(page: Page, result: StudyResult, claim: Claim, more: str = "") -> str:
+    """Return a claim as a list item: verdict, restatement, finding, place, `more`."""
+    return (
+        f'<li data-claim="{claim.id}" data-verdict="{result.verdict(claim)}">'
+        f'<div class="lnlib-mark">{badges(result, claim)}</div><div>'
+        f'<p class="lnlib-says">{escape(claim.says)}</p>'
+        f"<p>{told(result, claim)} {page.place(result, claim)}</p>{more}</div></li>"
+    )
+
+
+def card_html(page: Page, result: StudyResult) -> str:
+    """Return the card that opens a chapter."""
+    rows = "".join(claim_html(page, result, claim) for claim in result.record.claims)
+    facts = {
+        "Source": "; ".join(headings(result)),
+        "Time": seconds(result),
+        "Data": ", ".join(result.record.data) or "none",
+        "You need": ", ".join(result.record.prerequisites) or "nothing",
+    }
+    listed = "".join(
+        f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>"
+        for name, value in facts.items()
+    )
+    return (
+        '<div class="lnlib-card" role="region" aria-label="Verdicts of this study">'
+        f'{counts([result])}<ul class="lnlib-claims">{rows}</ul>'
+        f'<dl class="lnlib-facts">{listed}</dl></div>'
+    )
+
+
+def compact_html(page: Page, found: Sequence[StudyResult]) -> str:
+    """Return the board of the start page: counts, and one line per claim."""
+    groups = []
+    for result in found:
+        rows = "".join(
+            f'<tr data-claim="{claim.id}" data-verdict="{result.verdict(claim)}">'
+            f"<td>{badges(result, claim)}</td>"
+            f'<td><a href="{page.judged(result, claim)}">{escape(claim.says)}</a></td>'
+            "</tr>"
+            for claim in result.record.claims
+        )
+        groups.append(
+            '<tbody><tr><th colspan="2" scope="rowgroup">'
+            f'<a href="{page.link(result.docname)}">{escape(result.record.title)}</a>'
+            f"</th></tr>{rows}</tbody>"
+        )
+    return (
+        f'<div class="lnlib-board">{counts(found)}<table class="lnlib-compact">'
+        '<thead><tr><th scope="col">Verdict</th><th scope="col">Claim</th></tr></thead>'
+        f"{''.join(groups)}</table></div>"
+    )
+
+
+def board_html(page: Page, result: StudyResult) -> str:
+    """Return one study's part of the full board, with the deciding evidence."""
+    rows = []
+    for claim in result.record.claims:
+        evidence = [e for e in result.evidence(claim) if e.prediction.kind == "stated"]
+        table = ""
+        if evidence:
+            table = (
+                f"<details><summary>Deciding evidence ({len(evidence)})</summary>"
+                f"{claims.evidence_html(evidence)}</details>"
+            )
+        rows.append(claim_html(page, result, claim, table))
+    return (
+        f'<div class="lnlib-board"><p>{escape(result.record.question)} '
+        f'<a href="{page.link(result.docname)}">Read the chapter.</a> '
+        f'<span class="lnlib-aside">Source: {escape("; ".join(headings(result)))}.'
+        f"</span></p>{counts([result])}"
+        f'<ul class="lnlib-claims">{"".join(rows)}</ul></div>'
+    )
+
+
+def advice_html(page: Page, result: StudyResult) -> str:
+    """Return what a study's verdicts mean in practice, where the registry says so."""
+    rows = []
+    for claim in result.record.claims:
+        if not claim.practice:
+            continue
+        agrees = result.verdict(claim) == claim.expected
+        text = claim.practice if agrees else "No advice: this run does not support it."
+        rows.append(
+            f'<li data-claim="{claim.id}" data-verdict="{result.verdict(claim)}">'
+            f'<p class="lnlib-says">{escape(text)}</p><p>{badges(result, claim)} '
+            f"{escape(claim.says)} {page.place(result, claim)}</p></li>"
+        )
+    if not rows:
+        return '<p class="lnlib-aside">This study gives no advice.</p>'
+    return (
+        f'<div class="lnlib-board"><ul class="lnlib-advice">{"".join(rows)}</ul></div>'
+    )
+
+
+def provenance_html(page: Page, found: Sequence[StudyResult]) -> str:
+    """Return from which runs the verdicts come."""
+    told = {
+        f"tier {r.run['tier']}, seed {r.run['seed']}, commit {r.run['commit']}, "
+        + ", ".join(f"{k} {v}" for k, v in r.run["versions"].items())
+        for r in found
+        if r.run
+    }
+    lines = "".join(f"<li>{escape(line)}</li>" for line in sorted(told))
+    up = "../" * page.docname.count("/")
+    return (
+        f'<ul class="lnlib-aside">{lines or "<li>No study was run.</li>"}</ul>'
+        f'<p><a href="{up}verdicts.json">The board as JSON</a></p>'
+    )
+
+
+# ------------------------------------------------------------------ placeholders
+
+
+class Placeholder(nodes.General, nodes.Element):
+    """Stands for HTML that is known once every notebook has been read.
+
+    Attributes: `part`, and `study` for the parts that show one.
+    """
+
+
+class _Part(SphinxDirective):
+    """A directive that shows results."""
+
+    def place(self, part: str, study: str = "") -> Placeholder:
+        return Placeholder(part=part, study=study)
+
+    def sections(self, part: str) -> list[nodes.Node]:
+        """Return one section per study, with a placeholder in it."""
+        found: list[nodes.Node] = []
+        for name, (record, _) in studies(self.env).items():
+            section = nodes.section(ids=[f"study-{name.replace('_', '-')}"])
+            section += nodes.title(text=record.title)
+            section += self.place(part, name)
+            found.append(section)
+        return found
+
+
+class VerdictBoard(_Part):
+    """`verdict-board`: every claim with its verdict; `:compact:` for one screen."""
+
+    option_spec: ClassVar[dict[str, Any]] = {"compact": lambda _: True}
+
+    def run(self) -> list[nodes.Node]:
+        """Return the placeholders."""
+        if "compact" in self.options:
+            return [self.place("compact")]
+        return self.sections("board")
+
+
+class VerdictCounts(_Part):
+    """`verdict-counts`: how many claims got each verdict."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return the placeholder."""
+        return [self.place("counts")]
+
+
+class Advice(_Part):
+    """`advice`: what to do, by study, as far as the verdicts reach."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return the placeholders."""
+        return self.sections("advice")
+
+
+class Provenance(_Part):
+    """`provenance`: the runs that the verdicts come from."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return the placeholder."""
+        return [self.place("provenance")]
+
+
+def html_of(app: Sphinx, page: Page, node: Placeholder) -> str:
+    """Return the HTML that a placeholder stands for."""
+    found = results(app)
+    everything = list(found.values())
+    if node["study"]:
+        one = found[node["study"]]
+        write = {"card": card_html, "board": board_html, "advice": advice_html}
+        return write[node["part"]](page, one)
+    if node["part"] == "counts":
+        return f'<div class="lnlib-board">{counts(everything)}</div>'
+    part = {"compact": compact_html, "provenance": provenance_html}[node["part"]]
+    return part(page, everything)
+
+
+# ------------------------------------------------------------------ events
+
+
+def configure(app: Sphinx, config: Config) -> None:
+    """Choose the cache by tier and digest, before any extension reads its name."""
+    tier = choose("LNLIB_BOOK_TIER", os.environ.get("LNLIB_BOOK_TIER", "book"), TIERS)
+    config.lnlib_book_tier = tier
+    cache = runner.book_cache(Project(Path(app.srcdir)), tier)
+    config.nb_execution_cache_path = str(cache)
+    for name in runner.THREADS:  # two threads on a busy core cost four times the time
+        os.environ.setdefault(name, "1")
+    options = config.html_theme_options
+    options["navbar_persistent"] = []  # else there are two search boxes
+    options["footer_content_items"] = ["copyright.html"]
+    if tier == "quick":
+        options["announcement"] = WATERMARK
+    repository = os.environ.get("LNLIB_BOOK_REPOSITORY", "")
+    if repository:
+        options["repository_url"] = repository
+        options["use_repository_button"] = options["use_issues_button"] = True
+        options["launch_buttons"] = {
+            "binderhub_url": "https://mybinder.org",
+            "notebook_interface": "jupyterlab",
+        }
+
+
+def refuse_missing(app: Sphinx, env: BuildEnvironment, *_: Any) -> list[str]:
+    """Stop a build at tier quick that would have to execute a notebook.
+
+    Raises:
+        ExtensionError: a study has no result at tier quick.
+    """
+    if app.config.lnlib_book_tier == "quick":
+        missing = [
+            name
+            for name, (record, docname) in studies(env).items()
+            if not read_study(env, record, docname).run
+        ]
+        if missing:
+            raise ExtensionError(
+                f"a book at tier quick must have the results of tier quick; missing: "
+                f"{', '.join(missing)}. Run `python -m lnlib run --tier quick` first."
+            )
+    return []
+
+
+def insert_card(app: Sphinx, doctree: nodes.document) -> None:
+    """Put a study's card below its title and question; note where results show."""
+    docname = app.env.docname
+    found = {doc: name for name, (_, doc) in studies(app.env).items()}
+    if docname in found:
+        section = next(doctree.findall(nodes.section), None)
+        texts = [] if section is None else list(section.findall(nodes.paragraph))
+        if section is None or not texts or texts[0].parent is not section:
+            logger.warning(
+                "a study must open with a title and a question", location=docname
+            )
+            return
+        place = section.index(texts[0]) + 1
+        section.insert(place, Placeholder(part="card", study=found[docname]))
+    if docname in found or any(True for _ in shown(doctree)):
+        showing(app.env).add(docname)
+
+
+def shown(doctree: nodes.document) -> Iterator[nodes.Element]:
+    """Yield every node that has to be filled from results."""
+    yield from list(doctree.findall(Placeholder))
+    for node in list(doctree.findall(nodes.inline)):
+        if "claim-ref" in node["classes"]:
+            yield node
+
+
+def showing(env: BuildEnvironment) -> set[str]:
+    """Return the names of the documents that show results."""
+    if not hasattr(env, "lnlib_showing"):
+        env.lnlib_showing = set()  # type: ignore[attr-defined]
+    return env.lnlib_showing  # type: ignore[attr-defined, no-any-return]
+
+
+def rewrite(app: Sphinx, env: BuildEnvironment) -> list[str]:
+    """Write every page that shows results again: any notebook may have changed."""
+    results(app)
+    return sorted(showing(env) & env.found_docs)
+
+
+def purge(app: Sphinx, env: BuildEnvironment, docname: str) -> None:
+    """Forget a document that is read again or gone."""
+    showing(env).discard(docname)
+
+
+def merge(
+    app: Sphinx, env: BuildEnvironment, docnames: Iterable[str], other: BuildEnvironment
+) -> None:
+    """Take over what a parallel reader noted."""
+    showing(env).update(showing(other) & set(docnames))
+
+
+def fill(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Replace placeholders and claim references, and give verdict boxes their ids."""
+    page = Page(app, docname)
+    by_claim = {
+        claim.id: (result, claim)
+        for result in results(app).values()
+        for claim in result.record.claims
+    }
+    for node in shown(doctree):
+        if isinstance(node, Placeholder):
+            html = html_of(app, page, node)
+        elif node["claim"] in by_claim:
+            result, claim = by_claim[node["claim"]]
+            html = (
+                f'<span class="lnlib-ref" data-claim="{claim.id}" '
+                f'data-verdict="{result.verdict(claim)}">'
+                f'<a href="{page.judged(result, claim)}"><code>{claim.id}</code></a> '
+                f"{badges(result, claim)}</span>"
+            )
+        else:
+            logger.warning("no study has the claim %s", node["claim"], location=docname)
+            continue
+        node.replace_self(nodes.raw("", html, format="html"))
+    for node in doctree.findall(nodes.raw):
+        text = node.astext()
+        if 'class="lnlib-verdict" data-claim="' in text:
+            for claim_id in by_claim:
+                mark = f'class="lnlib-verdict" data-claim="{claim_id}"'
+                text = text.replace(mark, f'id="{anchor(claim_id)}" {mark}', 1)
+            node.children = [nodes.Text(text)]
+
+
+def write_json(app: Sphinx, error: Exception | None) -> None:
+    """Write verdicts.json beside the pages: the board for machines."""
+    if error is not None or app.builder.format != "html":
+        return
+    board = {
+        "tier": app.config.lnlib_book_tier,
+        "studies": {
+            name: {
+                "title": result.record.title,
+                "page": app.builder.get_target_uri(result.docname),
+                "run": {k: v for k, v in result.run.items() if k != "expected"},
+                "claims": [
+                    {
+                        "claim": claim.id,
+                        "says": claim.says,
+                        "source": claim.source.model_dump(),
+                        "verdict": result.verdict(claim),
+                        "expected": claim.expected,
+                        "finding": result.finding(claim),
+                        "evidence": [e.as_dict() for e in result.evidence(claim)],
+                    }
+                    for claim in result.record.claims
+                ],
+            }
+            for name, result in results(app).items()
+        },
+    }
+    text = json.dumps(board, indent=1, ensure_ascii=False)
+    Path(app.outdir, "verdicts.json").write_text(text, encoding="utf-8")
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Connect the extension."""
+    app.add_config_value("lnlib_book_tier", "book", "env")
+    app.add_node(Placeholder)
+    app.add_directive("verdict-board", VerdictBoard)
+    app.add_directive("verdict-counts", VerdictCounts)
+    app.add_directive("advice", Advice)
+    app.add_directive("provenance", Provenance)
+    app.connect("config-inited", configure, priority=100)
+    app.connect("env-before-read-docs", refuse_missing)
+    app.connect("doctree-read", insert_card)
+    app.connect("env-purge-doc", purge)
+    app.connect("env-merge-info", merge)
+    app.connect("env-updated", rewrite)
+    app.connect("doctree-resolved", fill)
+    app.connect("build-finished", write_json)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
