@@ -1,0 +1,229 @@
+"""Render the map of the source texts from its data in book/sources.
+
+Directives:
+
+- `source-map TEXT`: every sentence of a text, with its claims or the reason why it
+  cannot be tested.
+- `source-counts`: how many sentences there are, and what becomes of them.
+- `source-studies`: the studies, with the number of claims that each takes.
+
+The id of a registered claim is emitted as an inline node with the class `claim-ref`
+and the attribute `claim`; the book's other extension puts a link and a verdict there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+from lnlib.choices import choose
+from lnlib.registry import StudyRecord, load_registry, registry_folder
+
+FOLDER = Path(__file__).resolve().parents[1] / "sources"
+TEXTS = ("glossary", "chapter")
+Registry = dict[str, StudyRecord]
+
+
+def load_map(text: str, folder: Path = FOLDER) -> dict[str, Any]:
+    """Return the map of the source `text`; ValueError lists the valid names."""
+    path = folder / f"{choose('source text', text, TEXTS)}.yml"
+    source: dict[str, Any] = yaml.safe_load(path.read_text("utf-8"))
+    return source
+
+
+def load_studies(folder: Path = FOLDER) -> dict[str, str]:
+    """Return the question of every study, by its name, in the order of the book."""
+    studies: dict[str, str] = yaml.safe_load(
+        (folder / "studies.yml").read_text("utf-8")
+    )
+    return studies
+
+
+def sentences(source: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the heading and the entry of every sentence, in order."""
+    for place in source["map"]:
+        for sentence in place["sentences"]:
+            yield place["heading"], sentence
+
+
+def place_id(text: str, heading: str, number: int | None = None) -> str:
+    """Return the anchor of a heading or of a sentence on the page of its text."""
+    return str(nodes.make_id(f"{text} {heading}" + (f" {number}" if number else "")))
+
+
+def homes(maps: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return, by claim id, the entry at its home: the one that names a study."""
+    return {
+        entry["id"]: entry
+        for source in maps
+        for _, sentence in sentences(source)
+        for entry in sentence.get("claims", ())
+        if "study" in entry
+    }
+
+
+def counts(source: dict[str, Any], owner: dict[str, str], done: set[str]) -> list[int]:
+    """Count sentences: all, testable, tested, planned, not testable.
+
+    A testable sentence is tested when the study of each of its claims is in `done`.
+    """
+    told = [s.get("claims", []) for _, s in sentences(source)]
+    testable = [claims for claims in told if claims]
+    tested = [c for c in testable if all(owner[e["id"]] in done for e in c)]
+    return [
+        len(told),
+        len(testable),
+        len(tested),
+        len(testable) - len(tested),
+        len(told) - len(testable),
+    ]
+
+
+class _Base(SphinxDirective):
+    """Loads the data, and makes the page depend on every file of it."""
+
+    def load(self) -> None:
+        self.registry: Registry = load_registry()
+        self.maps = {text: load_map(text) for text in TEXTS}
+        self.homes = homes(list(self.maps.values()))
+        self.owner = {claim: entry["study"] for claim, entry in self.homes.items()}
+        for path in (*FOLDER.glob("*.yml"), *registry_folder().glob("*.yml")):
+            self.env.note_dependency(str(path))
+
+    def says(self, claim: str) -> str:
+        """Return the claim in our words: the registry's, until then the map's."""
+        study = self.owner[claim]
+        if study in self.registry:
+            return self.registry[study].claim(claim).says
+        return str(self.homes[claim]["says"])
+
+
+class SourceMap(_Base):
+    """The sentences of one text under their headings."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Return the counts, and one section per heading that has sentences."""
+        self.load()
+        text = choose("source text", self.arguments[0], TEXTS)
+        source = self.maps[text]
+        n = counts(source, self.owner, set(self.registry))
+        summary = (
+            f"{n[0]} sentences: {n[1]} can be tested ({n[2]} are tested in this book, "
+            f"{n[3]} are planned), {n[4]} cannot."
+        )
+        return [nodes.paragraph(text=summary)] + [
+            self._section(text, place["heading"], place["sentences"])
+            for place in source["map"]
+            if place["sentences"]
+        ]
+
+    def _section(
+        self, text: str, heading: str, told: list[dict[str, Any]]
+    ) -> nodes.Node:
+        section = nodes.section("", nodes.title(text=heading))
+        section["ids"].append(place_id(text, heading))
+        listed = nodes.enumerated_list(enumtype="arabic", prefix="", suffix=".")
+        for sentence in told:
+            item = nodes.list_item("", self._quote(sentence))
+            item["ids"].append(place_id(text, heading, sentence["number"]))
+            if "reason" in sentence:
+                reason = nodes.paragraph(classes=["source-reason"])
+                reason += nodes.strong(text="Not testable. ")
+                reason += nodes.Text(sentence["reason"])
+                item += reason
+            else:
+                claims = (self._claim(entry) for entry in sentence["claims"])
+                item += nodes.bullet_list("", *claims, classes=["source-claims"])
+            listed += item
+        section += listed
+        return section
+
+    def _quote(self, sentence: dict[str, Any]) -> nodes.paragraph:
+        words = sentence["quote"]
+        whole = hashlib.sha256(words.encode()).hexdigest() == sentence["sha256"]
+        quote = nodes.paragraph(classes=["source-quote"])
+        quote += nodes.Text("“")
+        for i, part in enumerate(words.split("$")):
+            quote += nodes.math(part, part) if i % 2 else nodes.Text(part)
+        quote += nodes.Text("”" if whole else " …”")
+        return quote
+
+    def _claim(self, entry: dict[str, Any]) -> nodes.list_item:
+        claim, study = entry["id"], self.owner[entry["id"]]
+        told = nodes.paragraph()
+        if study in self.registry:
+            told += nodes.inline(text=claim, classes=["claim-ref"], claim=claim)
+        else:
+            told += nodes.literal(text=claim)
+        repeated = "" if "study" in entry else "repeated here; "
+        planned = "" if study in self.registry else "planned: "
+        told += nodes.Text(f" {self.says(claim)} ({repeated}{planned}")
+        told += nodes.emphasis(text=study)
+        told += nodes.Text(")")
+        return nodes.list_item("", told)
+
+
+class SourceCounts(_Base):
+    """A table: how many sentences, and what becomes of them."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return the table with one column per text and one for both."""
+        self.load()
+        done = set(self.registry)
+        columns = [counts(self.maps[text], self.owner, done) for text in TEXTS]
+        columns.append([sum(both) for both in zip(*columns, strict=True)])
+        names = ("sentences", "testable", "tested", "planned", "not testable")
+        rows = [
+            [name, *map(str, row)]
+            for name, row in zip(names, zip(*columns, strict=True), strict=True)
+        ]
+        return [_table(["", *TEXTS, "both"], rows)]
+
+
+class SourceStudies(_Base):
+    """A list: every study, its question, its number of claims, and its state."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return the list in the order of the book."""
+        self.load()
+        listed = nodes.bullet_list()
+        for study, question in load_studies().items():
+            n = sum(owner == study for owner in self.owner.values())
+            state = "in this book" if study in self.registry else "planned"
+            told = nodes.paragraph()
+            told += nodes.emphasis(text=study)
+            claims = "1 claim" if n == 1 else f"{n or 'no'} claims"
+            told += nodes.Text(f": {question} ({claims} of the texts; {state})")
+            listed += nodes.list_item("", told)
+        return [listed]
+
+
+def _table(head: list[str], rows: list[list[str]]) -> nodes.table:
+    group = nodes.tgroup(cols=len(head))
+    group += [nodes.colspec(colwidth=1) for _ in head]
+    group += nodes.thead("", _row(head))
+    group += nodes.tbody("", *map(_row, rows))
+    return nodes.table("", group)
+
+
+def _row(cells: list[str]) -> nodes.row:
+    return nodes.row(
+        "", *(nodes.entry("", nodes.paragraph(text=cell)) for cell in cells)
+    )
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Register the directives."""
+    app.add_directive("source-map", SourceMap)
+    app.add_directive("source-counts", SourceCounts)
+    app.add_directive("source-studies", SourceStudies)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
