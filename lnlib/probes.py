@@ -14,9 +14,10 @@ Function = Callable[[Tensor], Tensor]
 
 
 def jacobian(f: Function, x: Tensor) -> Tensor:
-    """Return the Jacobian (out, in) of `f` at `x`, both flattened."""
-    flat = torch.func.jacrev(lambda v: f(v.reshape(x.shape)).flatten())
-    J: Tensor = flat(x.flatten())
+    """Return the Jacobian (out, in) of `f` at `x`, both flattened, in reverse mode."""
+    J: Tensor = torch.autograd.functional.jacobian(
+        lambda v: f(v.reshape(x.shape)).flatten(), x.detach().flatten(), vectorize=True
+    )  # torch.func.jacrev is the same, but takes a second to import
     return J
 
 
@@ -42,26 +43,31 @@ def spectral_norm(
 ) -> float:
     """Return the largest singular value of the Jacobian J of `f` at `x`.
 
-    Power iteration on JᵀJ with one jvp and one vjp a step: J is never formed.  It ends
-    when ‖JᵀJv - σ²v‖ < tolerance · σ²; σ's own error is then smaller still.
+    Power iteration on JᵀJ; J is never formed.  Jᵀu is one backward pass, and Jv one
+    through that pass, since Jᵀu is linear in u.  It ends when ‖JᵀJv - σ²v‖ is at most
+    tolerance · σ²; σ's own error is then smaller still.
 
     Raises:
         RuntimeError: not there after `max_steps`.
     """
+    x = x.detach().requires_grad_()
+    y = f(x)
+    u = torch.zeros_like(y, requires_grad=True)
+    (pulled,) = torch.autograd.grad(y, x, u, create_graph=True)  # Jᵀu
     generator = generator or torch.Generator().manual_seed(0)
     v = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
-    v = v / v.norm()
-    pull = torch.func.vjp(f, x)[1]
     for _ in range(max_steps):
-        u = torch.func.jvp(f, (x,), (v,))[1]
-        (w,) = pull(u)
-        squared = (u * u).sum()
-        if (w - squared * v).norm() <= tolerance * squared:
+        v = v / v.norm()
+        (Jv,) = torch.autograd.grad(pulled, u, v, retain_graph=True)
+        (w,) = torch.autograd.grad(y, x, Jv, retain_graph=True)
+        squared = Jv.square().sum()
+        residual = (w - squared * v).norm()
+        if residual <= tolerance * squared:
             return float(squared.sqrt())
-        v = w / w.norm()
+        v = w
     raise RuntimeError(
         f"the power iteration must reach a residual of {tolerance:g}; received "
-        f"{float((w - squared * v).norm() / squared):.1e} after {max_steps} steps. "
+        f"{float(residual / squared):.1e} after {max_steps} steps. "
         "Raise max_steps or tolerance, or form the Jacobian."
     )
 

@@ -145,7 +145,8 @@ def train(
         losses[step] = value.where(alive, torch.nan)
         gradient[~alive] = 0.0
         if limit is not None:
-            gradient *= (limit / _norms(gradient, largest)).clamp(max=1.0)[:, None]
+            scale = limit / (_norms(gradient, largest) + 1e-6)  # as torch has it
+            gradient *= scale.clamp(max=1.0)[:, None]
         factor = 1.0 if schedule is None else schedule(step / steps)
         with torch.no_grad():
             now = rate.where(alive, 0.0)[:, None]
