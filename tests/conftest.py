@@ -6,7 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 from browser import MISSING, find_browser, in_ci, open_browser
+from hypothesis import settings
 from playwright.sync_api import Browser
+
+# The first call of a torch function is slow: no deadline for one example.
+settings.register_profile("book", deadline=None, derandomize=in_ci())
+settings.load_profile("book")
 
 
 @pytest.fixture(scope="session")
