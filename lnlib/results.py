@@ -13,6 +13,7 @@ import copy
 import hashlib
 import json
 import platform
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-from IPython.core.inputtransformer2 import TransformerManager
 
 from lnlib.claims import NOT_JUDGED, RUN_MIME, VERDICT_MIME, check_bundle
 from lnlib.registry import StudyRecord, load_study, study_names
@@ -193,11 +193,11 @@ def surroundings(studies: Iterable[str], project: Project) -> dict[str, str]:
     others, the registry files, and the versions of the libraries.
     """
     found = {}
-    transform = TransformerManager().transform_cell  # %magic is no Python
     for study in studies:
         cells = code_cells(read_notebook(project.notebook(study)))
+        source = "\n".join(cell.source for cell in cells)
+        source = re.sub(r"(?m)^\s*[%!].*", "", source)  # magics are no Python
         try:
-            source = "\n".join(transform(cell.source) for cell in cells)
             modules = _modules(source, project.root / "lnlib")
         except SyntaxError as error:
             raise ProjectError(f"{project.notebook(study)}: {error}") from error
@@ -336,9 +336,9 @@ def read_result(path: Path, project: Project) -> Result:
 def surprises(result: Result, record: StudyRecord) -> list[str]:
     """Say what differs from the registry: a verdict, or a control that moved nothing.
 
-    Without a control each claim has its expected verdict.  Under one, each claim that
-    names it has the verdict it must move to, and the claim it leaves the expected one.
-    A claim of the book tier is not judged at quick.
+    Without a control each claim has its expected verdict, and each law is met.  Under
+    one, each claim that names it has the verdict it must move to, and the claim it
+    leaves the expected one.  A claim of the book tier is not judged at quick.
     """
     control = result.run["control"]
     wanted = {c.id: (c.expected, "the registry expects") for c in record.claims}
@@ -354,4 +354,6 @@ def surprises(result: Result, record: StudyRecord) -> list[str]:
         found = result.verdicts.get(claim_id, "missing")
         if found not in (verdict, NOT_JUDGED):
             told.append(f"{claim_id} is {found}; {why} {verdict}")
-    return told
+    laws = [e for b in result.bundles for e in b["evidence"] if e["kind"] == "law"]
+    missed = [e for e in laws if control == "none" and e["outcome"] != "met"]
+    return told + [f"law {e['name']} is {e['outcome']}" for e in missed]

@@ -24,7 +24,7 @@ import psutil  # type: ignore[import-untyped]
 from joblib import Parallel, delayed
 
 from lnlib.choices import choose
-from lnlib.claims import DEVICES, RUN_MIME, TIERS, commit
+from lnlib.claims import DEVICES, RUN_MIME, TIERS
 from lnlib.results import (
     DEFAULTS,
     Job,
@@ -78,8 +78,6 @@ def plan(
     known = project.studies()
     choose("tier", tier, TIERS)
     choose("device", device, DEVICES)
-    if seed < 0:
-        raise ValueError(f"seed must be a whole number >= 0; received {seed}")
     chosen = [choose("study", name, known) for name in studies] or known
     controls = {name: ["none", *project.record(name).controls] for name in chosen}
     valid = ["all", *dict.fromkeys(c for own in controls.values() for c in own)]
@@ -204,7 +202,7 @@ def _execute(job: Job, project: Project, path: Path, limit: float) -> str | None
     settings = dict.fromkeys(THREADS, "1")
     settings["PYTHONPATH"] = str(project.root)
     settings["LNLIB_REGISTRY"] = str(project.registry)
-    about = asdict(job) | {"inputs": inputs(job, project), "commit": commit()}
+    about = asdict(job) | {"inputs": inputs(job, project)}
     start = _clocks()
     try:
         with _environment(settings), _deadline(limit) as expired:
@@ -216,6 +214,7 @@ def _execute(job: Job, project: Project, path: Path, limit: float) -> str | None
                 progress_bar=False,
                 cwd=source.parent,
                 execution_timeout=int(limit) + 1,
+                extra_arguments=["--log-level=ERROR"],  # else it warns of TCP
             )
         seconds, cpu = (round(b - a, 1) for a, b in zip(start, _clocks(), strict=True))
         about |= {"seconds": seconds, "cpu_seconds": cpu}
@@ -233,14 +232,14 @@ def _execute(job: Job, project: Project, path: Path, limit: float) -> str | None
 
 
 def _closed_as(job: Job, path: Path, project: Project) -> dict[str, Any]:
-    """Return the versions that a study reported, if it closed as this job."""
+    """Return what a study says of its run, if it closed as this job."""
     notebook = read_notebook(path)
     verdicts_of(notebook, project)
     run = bundles(notebook, RUN_MIME)[0]
     for name, value in asdict(job).items():
         if run[name] != value:
             raise ProjectError(f"{name} must be {value!r}; it ran as {run[name]!r}")
-    return {"versions": run["versions"]}
+    return {"versions": run["versions"], "commit": run["commit"]}
 
 
 def _reason(error: Exception) -> str:

@@ -1,0 +1,250 @@
+"""Run the studies, show their verdicts, fetch their data.
+
+Exit status: 0 when all is well, 1 when a study fails or has no result, 2 for a bad
+call, 130 when interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from joblib import cpu_count
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from lnlib import data, runner
+from lnlib.choices import choose
+from lnlib.claims import TIERS
+from lnlib.results import Job, Project, Result, read_result, result_path, status
+
+TIER: dict[str, Any] = {"default": "book", "help": f"{', '.join(TIERS)} (book)"}
+RESULTS: dict[str, Any] = {"type": Path, "help": "their folder (_build/results)"}
+OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
+    "run": {
+        "--tier": TIER,
+        "--seed": {"default": "0", "help": "base seed (0)"},
+        "--control": {"default": "none", "help": "name of a control, all, none (none)"},
+        "--device": {"default": "cpu", "help": "cpu, cuda (cpu)"},
+        "--jobs": {"default": str(cpu_count()), "help": "processes (one per core)"},
+        "--results": RESULTS,
+        "--force": {"action": "store_true", "help": "run the fresh ones, too"},
+    },
+    "verdicts": {"--tier": TIER, "--results": RESULTS},
+    "data": {"--folder": {"type": Path, "help": "where to keep them (user's cache)"}},
+}
+COLOURS = {"holds": "green", "fails": "red", "conditional": "yellow"}
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit status."""
+    parser = argparse.ArgumentParser("python -m lnlib", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, what in (
+        ("run", "execute the notebooks whose results are stale"),
+        ("verdicts", "show the verdicts of the executed notebooks"),
+        ("data", "fetch and verify data sets"),
+    ):
+        command = commands.add_parser(name, help=what, allow_abbrev=False)
+        command.add_argument("names", nargs="*", metavar="NAME", help="(all)")
+        for option, about in OPTIONS[name].items():
+            command.add_argument(option, **about)
+    call, unknown = parser.parse_known_args(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    check = {"run": check_run, "verdicts": check_verdicts, "data": check_data}
+    try:
+        for word in unknown:
+            choose("option", word.split("=")[0], OPTIONS[call.command])
+        work = check[call.command](call)
+    except ValueError as error:
+        print(f"python -m lnlib {call.command}: {error}", file=sys.stderr)
+        return 2
+    try:
+        return work()
+    except KeyboardInterrupt:
+        print("interrupted; finished studies are kept: run again to go on")
+        return 130
+
+
+def whole_number(name: str, text: str, least: int) -> int:
+    """Return the number of an option, or raise ValueError."""
+    if not (text.isdecimal() and int(text) >= least):
+        raise ValueError(f"{name} must be a whole number >= {least}; received {text!r}")
+    return int(text)
+
+
+def say(line: str) -> None:
+    """Print a line as it is."""
+    console.print(line, markup=False)
+
+
+def project_of(call: argparse.Namespace) -> Project:
+    """Return the project with the results folder of the call."""
+    if call.results and call.results.exists() and not call.results.is_dir():
+        raise ValueError(f"--results must be a folder; received {call.results}")
+    return Project(output=call.results)
+
+
+# ------------------------------------------------------------- run
+
+
+def check_run(call: argparse.Namespace) -> Callable[[], int]:
+    """Return the work of a call that is in order, before any kernel is started.
+
+    Raises:
+        ValueError: the call or the project is at fault.
+    """
+    project = project_of(call)
+    workers = whole_number("--jobs", call.jobs, 1)
+    jobs = runner.plan(
+        project,
+        call.names,
+        tier=call.tier,
+        seed=whole_number("--seed", call.seed, 0),
+        control=call.control,
+        device=call.device,
+    )
+    folder = os.environ.get(data.VARIABLE)
+    if folder and not Path(folder).is_dir():
+        raise ValueError(f"{data.VARIABLE} must name a folder; received {folder!r}")
+    if call.device == "cuda":
+        import torch  # takes seconds
+
+        if not torch.cuda.is_available():
+            raise ValueError("--device cuda must find a CUDA device; use --device cpu")
+    return partial(run_studies, jobs, project, workers, call.force)
+
+
+def run_studies(jobs: list[Job], project: Project, workers: int, force: bool) -> int:
+    """Bring results up to date, and hand them to the book."""
+    states = {job: status(job, project) for job in jobs}
+    due = [job for job in jobs if force or states[job] != "fresh"]
+    for job in due:
+        discarded = states[job].startswith(("stale", "damaged"))
+        say(f"{job}: {states[job]}{' (discarded)' * discarded}")
+    done = [runner.execute(job, project) for job in jobs if job not in due]
+    done += follow(due, project, workers, force)
+    failed = {outcome.job for outcome in done if outcome.error}
+    for outcome in done:
+        if outcome.error:
+            say(f"FAILED {outcome.job}: {outcome.error}")
+    for job in jobs:
+        if job == Job(job.study, job.tier) and not (project.output or job in failed):
+            cache = runner.book_cache(project, job.tier)
+            runner.cache_result(job, cache, project)
+    say(f"{len(due)} run, {len(jobs) - len(due)} fresh, {len(failed)} failed")
+    return 1 if failed else 0
+
+
+class TimeLeft(ProgressColumn):
+    """The time until the field `ends` of a task, on the monotonic clock."""
+
+    def render(self, task: Task) -> Text:
+        """Return minutes and seconds."""
+        left = max(0, round(task.fields["ends"] - time.monotonic()))
+        return Text(f"about {left // 60}:{left % 60:02d} left")
+
+
+def follow(
+    jobs: list[Job], project: Project, workers: int, force: bool
+) -> list[runner.Outcome]:
+    """Run jobs, with a progress bar on a terminal and a line for each one elsewhere."""
+    expected = {job: runner.expected_seconds(job, project) for job in jobs}
+    work = max([*expected.values(), sum(expected.values()) / workers], default=0.0)
+    ends = time.monotonic() + work
+    columns = (TextColumn("studies"), BarColumn(), MofNCompleteColumn(), TimeLeft())
+    done: list[runner.Outcome] = []
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=len(jobs), ends=ends)
+        for outcome in runner.run(jobs, project, workers=workers, force=force):
+            done.append(outcome)
+            ends += (outcome.seconds - expected[outcome.job]) / workers
+            bar.update(task, advance=1, ends=ends)
+            how = "failed" if outcome.error else "done"
+            told = f"{outcome.job}: {how} in {outcome.seconds:.0f} s"
+            say(f"[{len(done)}/{len(jobs)}] {told}")
+    return done
+
+
+# ------------------------------------------------------------- verdicts and data
+
+
+def check_verdicts(call: argparse.Namespace) -> Callable[[], int]:
+    """Return the work of a call that is in order; raise ValueError otherwise."""
+    project = project_of(call)
+    jobs = runner.plan(project, call.names, tier=call.tier)
+    return partial(show_verdicts, jobs, project)
+
+
+def show_verdicts(jobs: list[Job], project: Project) -> int:
+    """Print claims with verdicts and stated evidence, as the executed notebooks say."""
+    table = Table("claim", "verdict", "expected", "evidence", show_lines=True)
+    told = []
+    for job in jobs:
+        state = status(job, project)
+        if state == "fresh":
+            add_rows(table, read_result(result_path(job, project), project))
+        else:
+            again = f"python -m lnlib run {job.study} --tier {job.tier}"
+            told.append(f"{job} is {state}\n  no verdict; run: {again}")
+    Console(width=None if console.is_terminal else 120).print(table)
+    for line in told:
+        say(line)
+    return 1 if told else 0
+
+
+def add_rows(table: Table, result: Result) -> None:
+    """Add one row for each claim of a result."""
+    for bundle in result.bundles:
+        lines = [
+            f"{e['name']} {e['estimate']:.3g} [{e['low']:.3g}, {e['high']:.3g}], "
+            f"predicted {e['relation']} {e['bound']}: {e['outcome']}"
+            for e in bundle["evidence"]
+            if e["kind"] == "stated"
+        ]
+        verdict = Text(bundle["verdict"], COLOURS.get(bundle["verdict"], ""))
+        expected = result.run["expected"][bundle["claim"]]
+        table.add_row(bundle["claim"], verdict, expected, Text("\n".join(lines)))
+
+
+def check_data(call: argparse.Namespace) -> Callable[[], int]:
+    """Return the work of a call that is in order; raise ValueError otherwise."""
+    if call.folder and not call.folder.is_dir():
+        raise ValueError(f"--folder must be a folder; received {call.folder}")
+    names = [choose("data set", name, data.names()) for name in call.names]
+    return partial(fetch_data, names or data.names(), call.folder)
+
+
+def fetch_data(names: list[str], folder: Path | None) -> int:
+    """Fetch data sets, verify their checksums and say where they are."""
+    failed = False
+    for name in names:
+        try:
+            where = ", ".join(map(str, data.fetch(name, folder)))
+            say(f"{name}: verified, {where or 'comes with scikit-learn'}")
+        except data.DataError as error:
+            failed = True
+            say(f"FAILED {name}: {error}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,241 @@
+"""`python -m lnlib`: exit status, messages, interruption, two runs at once."""
+
+from __future__ import annotations
+
+import functools
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from studies import add_study, edit, lnlib, make_project
+
+from lnlib import __main__ as cli
+from lnlib import data
+from lnlib.results import Job, Project, result_path, status
+
+ONE, TWO = Job("one", "quick"), Job("two", "quick")
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A project with one study, which the commands of this process use."""
+    project = make_project(tmp_path / "project")
+    add_study(project, "one")
+    monkeypatch.setattr(cli, "Project", functools.partial(Project, project.root))
+    monkeypatch.delenv(data.VARIABLE, raising=False)
+    before = signal.getsignal(signal.SIGTERM)
+    yield project
+    signal.signal(signal.SIGTERM, before)
+
+
+def wait_for(path: Path, seconds: float = 60) -> None:
+    """Return when a file is there."""
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < end, f"{path} did not come"
+        time.sleep(0.05)
+
+
+# ------------------------------------------------------------- bad calls
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("run onne", "study must be one of one; received 'onne'. Did you mean 'one'?"),
+        ("run --tier quik", "Did you mean 'quick'?"),
+        ("run --control shiftd", "one of all, none, shifted, narrow; received"),
+        ("run --device gpu", "device must be one of cpu, cuda; received 'gpu'."),
+        ("run --sede 7", "--force; received '--sede'. Did you mean '--seed'?"),
+        ("run --sede=7", "Did you mean '--seed'?"),
+        ("run --seed -1", "--seed must be a whole number >= 0; received '-1'"),
+        ("run --seed 1.5", "--seed must be a whole number >= 0; received '1.5'"),
+        ("run --jobs 0", "--jobs must be a whole number >= 1; received '0'"),
+        ("run --results lnlib/runner.py", "--results must be a folder"),
+        ("verdicts onne", "Did you mean 'one'?"),
+        ("verdicts --tier boook", "Did you mean 'book'?"),
+        ("data digit", "data set must be one of digits"),
+        ("data --folder /nowhere", "--folder must be a folder; received /nowhere"),
+    ],
+)
+def test_bad_call(
+    project: Project,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: str,
+    message: str,
+) -> None:
+    monkeypatch.chdir(project.root)
+    assert cli.main(words.split()) == 2
+    assert message in capsys.readouterr().err
+    assert not project.results.exists()
+
+
+@pytest.mark.parametrize("words", ["", "rnu", "run --tier"])
+def test_call_that_is_no_command(words: str) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(words.split())
+    assert stopped.value.code == 2
+
+
+def test_no_cuda(
+    project: Project,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert cli.main(["run", "--device", "cuda"]) == 2
+    assert "must find a CUDA device; use --device cpu" in capsys.readouterr().err
+
+
+def test_data_folder_that_is_missing(
+    project: Project,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(data.VARIABLE, "/nowhere")
+    assert cli.main(["run"]) == 2
+    assert "LNLIB_DATA must name a folder; received '/nowhere'" in (
+        capsys.readouterr().err
+    )
+
+
+def test_misspelt_parameter_in_a_notebook(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(project.notebook("one"), "seed = 0", "sed = 0")
+    assert cli.main(["run"]) == 2
+    assert "must have one cell tagged parameters" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------- runs
+
+
+def test_run_names_what_is_stale_and_runs_only_that(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    extra = project.root / "lnlib" / "extra.py"
+    extra.write_text("LIMIT = 1\n", encoding="utf-8")
+    add_study(project, "two", work="from lnlib.extra import LIMIT\nassert LIMIT < 3")
+    run = ["run", "--tier", "quick", "--jobs", "1"]
+    assert cli.main(run) == 0
+    first = capsys.readouterr().out
+    assert "one (quick): missing\n" in first
+    assert "2 run, 0 fresh, 0 failed" in first
+
+    assert cli.main(run) == 0
+    assert "0 run, 2 fresh, 0 failed" in capsys.readouterr().out
+
+    extra.write_text("LIMIT = 2\n", encoding="utf-8")
+    assert cli.main(run) == 0
+    second = capsys.readouterr().out
+    assert "two (quick): stale: lnlib/extra.py changed (discarded)\n" in second
+    assert "1 run, 1 fresh, 0 failed" in second
+
+    edit(result_path(ONE, project), "holds", "fails")
+    extra.write_text("LIMIT = 3\n", encoding="utf-8")
+    assert cli.main(["verdicts", "--tier", "quick"]) == 1
+    told = capsys.readouterr().out
+    assert "one (quick) is damaged: " in told
+    assert "two (quick) is stale: lnlib/extra.py changed\n  no verdict" in told
+
+    assert cli.main(run) == 1
+    third = capsys.readouterr().out
+    assert f"one (quick): damaged: {result_path(ONE, project)} was changed" in third
+    assert "FAILED two (quick): cell work (from lnlib.extra import LIMIT):" in third
+    assert "AssertionError" in third
+    assert "2 run, 0 fresh, 1 failed" in third
+
+    assert cli.main(["verdicts", "--tier", "quick"]) == 1
+    told = capsys.readouterr().out
+    assert "one.spread" in told
+    assert "two.spread" not in told
+    assert "two (quick) is missing\n  no verdict; run: python -m lnlib run two" in told
+
+    cache = project.root / "_build" / "test" / ".jupyter_cache"
+    assert len(list(cache.iterdir())) == 3, "one for each state of lnlib"
+
+
+def test_a_failed_check_fails_again_while_fresh(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(project.notebook("one"), "exact(offset", "exact(0.0")
+    run = ["run", "one", "--tier", "quick", "--control", "shifted", "--jobs", "1"]
+    for summary in ("1 run, 0 fresh, 1 failed", "0 run, 1 fresh, 1 failed"):
+        assert cli.main(run) == 1
+        told = capsys.readouterr().out
+        assert "control shifted must move it to fails" in told
+        assert summary in told
+
+
+@pytest.mark.parametrize(("jobs", "whole_group"), [("2", False), ("1", True)])
+def test_interrupted_and_resumed(
+    project: Project, jobs: str, whole_group: bool, tmp_path: Path
+) -> None:
+    """Ctrl-C ends the kernels and leaves no half result; the rest is not run again."""
+    started, hold = tmp_path / "started", tmp_path / "hold"
+    hold.touch()
+    work = f"""\
+import os, pathlib, time
+pathlib.Path({str(tmp_path)!r}, "pid").write_text(str(os.getpid()))
+pathlib.Path({str(tmp_path)!r}, "pid").rename({str(started)!r})
+while os.path.exists({str(hold)!r}):
+    time.sleep(0.1)"""
+    add_study(project, "two", work=work)
+    run = ["run", "--tier", "quick", "--jobs", jobs]
+    with lnlib(project, *run) as process:
+        wait_for(result_path(ONE, project))
+        wait_for(started)
+        kernel = psutil.Process(int(started.read_text()))
+        if whole_group:
+            psutil.os.killpg(process.pid, signal.SIGINT)
+        else:
+            process.send_signal(signal.SIGINT)
+        told = process.communicate(timeout=30)[0]
+    assert process.returncode == 130, told
+    assert "interrupted; finished studies are kept" in told
+    psutil.wait_procs([kernel], timeout=10)
+    assert not kernel.is_running()
+    assert status(ONE, project) == "fresh"
+    assert status(TWO, project) == "missing"
+    before = result_path(ONE, project).stat().st_mtime_ns
+
+    hold.unlink()
+    with lnlib(project, *run) as process:
+        told = process.communicate(timeout=60)[0]
+    assert process.returncode == 0, told
+    assert "1 run, 1 fresh, 0 failed" in told
+    assert status(TWO, project) == "fresh"
+    assert result_path(ONE, project).stat().st_mtime_ns == before
+    assert not list(project.results.glob("quick/.*.partial.ipynb"))
+
+
+def test_two_runs_at_once(project: Project, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    work = f"with open({str(log)!r}, 'a') as file:\n    file.write('run ')"
+    add_study(project, "one", work=work)
+    run = ["run", "--tier", "quick", "--jobs", "1"]
+    pair = [lnlib(project, *run) for _ in range(2)]
+    for process in pair:
+        told = process.communicate(timeout=90)[0]
+        assert process.returncode == 0, told
+    assert log.read_text() == "run ", "the second waits for the first and uses it"
+    assert status(ONE, project) == "fresh"
+
+
+def test_fetch_data(
+    project: Project,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["data", "digits"]) == 0
+    assert "digits: verified, comes with scikit-learn" in capsys.readouterr().out
+
+    def fetch(name: str, folder: Path | None) -> list[Path]:
+        raise data.DataError("it could not be downloaded")
+
+    monkeypatch.setattr(data, "fetch", fetch)
+    assert cli.main(["data", "etth1"]) == 1
+    assert "FAILED etth1: it could not be downloaded" in capsys.readouterr().out
