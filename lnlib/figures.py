@@ -29,12 +29,12 @@ INK = "#010203"  # stands for the page's own text colour; replaced in the SVG
 MAX_WIDTH = 5.6  # inch; at 390 px wide the 10 pt text is still read
 
 COLOURS = {
-    "none": "#808080",
-    "layer": "#0f7fc4",
-    "rms": "#d55e00",
-    "batch": "#009e73",
-    "group": "#c0649a",
-    "instance": "#a3811f",
+    "none": "#6b6b6b",
+    "layer": "#1a66dc",
+    "rms": "#d67412",
+    "batch": "#0daa64",
+    "group": "#d956ce",
+    "instance": "#796821",
 }
 MARKERS = {
     "none": "o",
