@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pooch
@@ -20,7 +20,11 @@ from lnlib.choices import choose
 
 VARIABLE = "LNLIB_DATA"
 GITHUB = "https://raw.githubusercontent.com"
-GEOM_GCN = "graphdml-uiuc-jlu/geom-gcn/f1fc0d14b3b019c562737240d06ec83b07d16a8f"
+ETT = f"{GITHUB}/zhouhaoyi/ETDataset/1d16c8f4f943005d613b5bc962e9eeb06058cf07"
+CHAR_RNN = f"{GITHUB}/karpathy/char-rnn/6f9487a6fe5b420b7ca9afb0d7c078e37c1d1b4e"
+GEOM_GCN = (
+    f"{GITHUB}/graphdml-uiuc-jlu/geom-gcn/f1fc0d14b3b019c562737240d06ec83b07d16a8f"
+)
 
 
 class DataError(ValueError):
@@ -53,12 +57,12 @@ class RemoteFile(NamedTuple):
 
 
 class Remote(NamedTuple):
-    """A remote data set: how to read its files, and where they come from."""
+    """How to read a remote data set, where it comes from, and its files."""
 
-    read: Callable[..., dict[str, object]]
-    files: tuple[RemoteFile, ...]
+    read: Callable[..., dict[str, Any]]
     source: str
     licence: str
+    files: tuple[RemoteFile, ...]
 
 
 class Split(NamedTuple):
@@ -75,10 +79,7 @@ def names() -> list[str]:
 
 
 def load(name: str, *, folder: str | Path | None = None) -> Dataset:
-    """Return the data set called `name`.
-
-    Remote sets come from `folder`, else from the folder that `LNLIB_DATA` names, else
-    from pooch's cache, downloaded at the first call.
+    """Return the data set called `name`, from `folder` or from where `fetch` has it.
 
     Raises:
         ValueError: unknown name.
@@ -87,47 +88,38 @@ def load(name: str, *, folder: str | Path | None = None) -> Dataset:
     choose("data set", name, names())
     if name in BUNDLED:
         return BUNDLED[name]()
-    remote = REMOTE[name]
-    folder = folder or os.environ.get(VARIABLE)
+    read, source, licence, _ = REMOTE[name]
     paths = verify(name, folder) if folder else fetch(name)
-    return Dataset(
-        name=name,
-        source=remote.source,
-        licence=remote.licence,
-        **remote.read(*paths),  # type: ignore[arg-type]
-    )
+    return Dataset(name=name, source=source, licence=licence, **read(*paths))
 
 
 def fetch(name: str, folder: str | Path | None = None) -> list[Path]:
     """Download what is missing or damaged of `name`; return the verified files.
 
-    `folder` defaults to pooch's cache.  Bundled sets have no files.
+    They go to `folder` or pooch's cache.  Without `folder`, those in the folder that
+    `LNLIB_DATA` names are verified instead.  Bundled sets have no files.
 
     Raises:
         ValueError: unknown name.
         DataError: a download failed or does not have the expected sha256.
     """
-    choose("data set", name, names())
+    if folder is None and os.environ.get(VARIABLE):
+        return verify(name, os.environ[VARIABLE])
     root = Path(folder or pooch.os_cache("lnlib"))
     paths = []
-    for file in REMOTE[name].files if name in REMOTE else ():
-        target = root / file.path
+    for path, url, sha256 in _files(name):
+        target = root / path
         try:
-            pooch.retrieve(
-                file.url,
-                f"sha256:{file.sha256}",
-                fname=target.name,
-                path=target.parent,
-            )
+            pooch.retrieve(url, f"sha256:{sha256}", target.name, target.parent)
         except OSError as error:
             raise DataError(
-                f"{target} could not be downloaded from {file.url}: {error}. Check the "
-                f"connection, or name a folder that holds {file.path} in {VARIABLE}."
+                f"{target} could not be downloaded from {url}: {error}. Check the "
+                f"connection, or name a folder that holds {path} in {VARIABLE}."
             ) from error
         except ValueError as error:
             raise DataError(
-                f"{file.url} must have sha256 {file.sha256}; {error} The file at its "
-                "origin has changed, or the download was disturbed: try again."
+                f"{url} must have sha256 {sha256}; {error} The file at its origin has "
+                "changed, or the download was disturbed: try again."
             ) from error
         paths.append(target)
     return paths
@@ -140,28 +132,29 @@ def verify(name: str, folder: str | Path) -> list[Path]:
         ValueError: unknown name.
         DataError: the folder or a file is missing, or a file has another sha256.
     """
-    choose("data set", name, names())
-    root = Path(folder)
-    if not root.is_dir():
+    root, files, paths = Path(folder), _files(name), []
+    if files and not root.is_dir():
         raise DataError(
             f"the data folder must exist; received {str(root.absolute())!r}. Create "
             f"it with `python -m lnlib data`, or correct {VARIABLE}."
         )
-    paths = []
-    for file in REMOTE[name].files if name in REMOTE else ():
-        path = root / file.path
-        mend = (
-            f"Put the file from {file.url} there, or unset {VARIABLE} to download it."
-        )
-        if not path.is_file():
-            raise DataError(f"{path} is missing. {mend}")
-        found = pooch.file_hash(str(path), alg="sha256")
-        if found != file.sha256:
+    for path, url, sha256 in files:
+        target = root / path
+        mend = f"Put the file from {url} there, or unset {VARIABLE}."
+        if not target.is_file():
+            raise DataError(f"{target} is missing. {mend}")
+        found = pooch.file_hash(str(target), alg="sha256")
+        if found != sha256:
             raise DataError(
-                f"{path} must have sha256 {file.sha256}; received {found}. {mend}"
+                f"{target} must have sha256 {sha256}; received {found}. {mend}"
             )
-        paths.append(path)
+        paths.append(target)
     return paths
+
+
+def _files(name: str) -> tuple[RemoteFile, ...]:
+    choose("data set", name, names())
+    return REMOTE[name].files if name in REMOTE else ()
 
 
 def split(
@@ -214,7 +207,7 @@ def _digits() -> Dataset:
     )
 
 
-def _read_series(path: Path) -> dict[str, object]:
+def _read_series(path: Path) -> dict[str, Any]:
     """Read a CSV file with a date column and one column per channel."""
     header = path.read_text(encoding="utf-8").split("\n", 1)[0].strip().split(",")
     values = np.loadtxt(
@@ -223,14 +216,14 @@ def _read_series(path: Path) -> dict[str, object]:
     return {"features": values, "labels": None, "names": tuple(header[1:])}
 
 
-def _read_text(path: Path) -> dict[str, object]:
+def _read_text(path: Path) -> dict[str, Any]:
     """Read a text as codes (character,) into its sorted characters."""
     text = np.array(list(path.read_text(encoding="utf-8")))
     characters, codes = np.unique(text, return_inverse=True)
     return {"features": codes, "labels": None, "names": tuple(characters.tolist())}
 
 
-def _read_graph(edges: Path, nodes: Path) -> dict[str, object]:
+def _read_graph(edges: Path, nodes: Path) -> dict[str, Any]:
     """Read the two tab-separated files of a geom-gcn graph, ordered by node id."""
     rows = [r.split("\t") for r in nodes.read_text(encoding="utf-8").splitlines()[1:]]
     rows.sort(key=lambda row: int(row[0]))
@@ -245,45 +238,43 @@ BUNDLED: dict[str, Callable[[], Dataset]] = {"digits": _digits}
 REMOTE = {
     "etth1": Remote(
         _read_series,
+        "zhouhaoyi/ETDataset",
+        "CC BY-ND 4.0",
         (
             RemoteFile(
                 "ETTh1.csv",
-                f"{GITHUB}/zhouhaoyi/ETDataset/"
-                "1d16c8f4f943005d613b5bc962e9eeb06058cf07/ETT-small/ETTh1.csv",
+                f"{ETT}/ETT-small/ETTh1.csv",
                 "f18de3ad269cef59bb07b5438d79bb3042d3be49bdeecf01c1cd6d29695ee066",
             ),
         ),
-        "zhouhaoyi/ETDataset",
-        "CC BY-ND 4.0",
     ),
     "tinyshakespeare": Remote(
         _read_text,
+        "karpathy/char-rnn",
+        "public domain text",
         (
             RemoteFile(
                 "tinyshakespeare.txt",
-                f"{GITHUB}/karpathy/char-rnn/"
-                "6f9487a6fe5b420b7ca9afb0d7c078e37c1d1b4e/data/tinyshakespeare/input.txt",
+                f"{CHAR_RNN}/data/tinyshakespeare/input.txt",
                 "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
             ),
         ),
-        "karpathy/char-rnn",
-        "public domain text",
     ),
     "webkb-wisconsin": Remote(
         _read_graph,
+        "graphdml-uiuc-jlu/geom-gcn (WebKB, University of Wisconsin)",
+        "research data",
         (
             RemoteFile(
                 "webkb-wisconsin/out1_graph_edges.txt",
-                f"{GITHUB}/{GEOM_GCN}/new_data/wisconsin/out1_graph_edges.txt",
+                f"{GEOM_GCN}/new_data/wisconsin/out1_graph_edges.txt",
                 "ebd213511c88fce1eda450c2f920600c4b8cbb38f02384856bcc47c6ec1807ae",
             ),
             RemoteFile(
                 "webkb-wisconsin/out1_node_feature_label.txt",
-                f"{GITHUB}/{GEOM_GCN}/new_data/wisconsin/out1_node_feature_label.txt",
+                f"{GEOM_GCN}/new_data/wisconsin/out1_node_feature_label.txt",
                 "a32b0aa38d42f0d36841e8a8cb646d197f0ff33a182ac75a2b4476aeed3c7e4b",
             ),
         ),
-        "graphdml-uiuc-jlu/geom-gcn (WebKB, University of Wisconsin)",
-        "research data",
     ),
 }

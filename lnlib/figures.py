@@ -27,6 +27,7 @@ from numpy.typing import ArrayLike
 
 INK = "#010203"  # stands for the page's own text colour; replaced in the SVG
 MAX_WIDTH = 5.6  # inch; at 390 px wide the 10 pt text is still read
+TINT = 50  # per cent of its colour in coloured text; the rest is the page's ink
 
 COLOURS = {
     "none": "#6b6b6b",
@@ -140,8 +141,9 @@ def heat_map(
     ax.set_yticks(range(len(rows)), [str(r) for r in rows])
     ax.spines[:].set_visible(False)
     if form is not None:
-        colours = np.asarray(image.cmap(image.norm(values)))[..., :3]
-        dark = colours @ (0.2126, 0.7152, 0.0722) < 0.5
+        c = np.asarray(image.cmap(image.norm(values)))[..., :3]
+        light = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+        dark = light @ (0.2126, 0.7152, 0.0722) < 0.179  # both contrasts are 4.6:1
         for (row, column), value in np.ndenumerate(values):
             ink = "white" if dark[row, column] else "black"
             ax.text(column, row, f"{value:{form}}", color=ink, ha="center", va="center")
@@ -161,6 +163,13 @@ def _svg(fig: Figure, alt: str, caption: str, width: float) -> str:
     # One page holds many figures: matplotlib's ids repeat, so each gets a prefix.
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>f{salt}-", svg)
     svg = svg.replace(INK, "currentColor")
+    # No colour reaches 4.5:1 on light and on dark: text in a colour leans to the ink.
+    svg = re.sub(
+        r'(-text_\d+">\s*(?:<!--.*?-->\s*)?<g style="fill: )(?!#fff)(#\w{6})',
+        rf"\g<1>color-mix(in srgb, \g<2> {TINT}%, currentColor)",
+        svg,
+        flags=re.DOTALL,
+    )
     style = f"width:100%;max-width:{96 * width:.0f}px;height:auto;"
     style += "stroke-linejoin:round;stroke-linecap:butt"
     head, body = svg.split(">", 1)

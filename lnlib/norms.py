@@ -22,23 +22,42 @@ class Norm(nn.Module):
 
     gamma: Tensor | None
     beta: Tensor | None
-    running_mean: Tensor | None
-    running_var: Tensor | None
+    running_mean: Tensor
+    running_var: Tensor
 
     def __init__(
-        self, name: str, dim: int, eps: float, groups: int, replicas: int | None
+        self,
+        name: str,
+        scale: Tensor,
+        affine: bool,
+        eps: float,
+        groups: int,
+        replicas: bool,
     ) -> None:
-        """Keep the settings; `make_norm` adds parameters and buffers."""
+        """Keep the settings; `scale` is the initial gamma."""
         super().__init__()
-        self.name, self.dim, self.eps = name, dim, eps
+        self.name, self.dim, self.eps = name, scale.shape[-1], eps
         self.groups, self.replicas = groups, replicas
+        scaled, shifted = name != "none", affine and name not in ("none", "rms")
+        if affine and scaled:
+            self.gamma = nn.Parameter(scale)
+        else:
+            self.register_buffer("gamma", scale if scaled else None)
+        beta = nn.Parameter(torch.zeros_like(scale)) if shifted else None
+        self.register_parameter("beta", beta)
+        if name == "batch":
+            self.register_buffer("running_mean", torch.zeros_like(scale).flatten())
+            self.register_buffer("running_var", torch.ones_like(scale).flatten())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise `x`, of the same shape."""
-        self._check(x)
-        running = None
-        if self.running_mean is not None and self.running_var is not None:
-            running = (self.running_mean, self.running_var)
+        """Normalise `x`; raise ValueError if its features are not on their axis."""
+        axis = -1 if self.name in ("none", "layer", "rms") else 1 + self.replicas
+        if x.dim() < 2 + self.replicas or x.shape[axis] != self.dim:
+            raise ValueError(
+                f"the input of {self.name} norm must have {self.dim} features on axis "
+                f"{axis}; received shape {tuple(x.shape)}"
+            )
+        batch = self.name == "batch"
         return normalise(
             self.name,
             x,
@@ -46,25 +65,14 @@ class Norm(nn.Module):
             self.beta,
             eps=self.eps,
             groups=self.groups,
-            replicas=self.replicas is not None,
-            running=running,
+            replicas=self.replicas,
+            running=(self.running_mean, self.running_var) if batch else None,
             training=self.training,
         )
 
     def extra_repr(self) -> str:
         """Return the settings as they stand in `repr`."""
-        return f"{self.name!r}, {self.dim}, eps={self.eps}, replicas={self.replicas}"
-
-    def _check(self, x: Tensor) -> None:
-        lead = () if self.replicas is None else (self.replicas,)
-        axis = -1 if self.name in ("none", "layer", "rms") else 1 + len(lead)
-        fits = x.dim() >= 2 + len(lead) and x.shape[axis] == self.dim
-        if not fits or x.shape[: len(lead)] != lead:
-            rest = f" and {lead[0]} replicas on axis 0" if lead else ""
-            raise ValueError(
-                f"the input of {self.name} norm must have {self.dim} features on axis "
-                f"{axis}{rest}; received shape {tuple(x.shape)}"
-            )
+        return f"{self.name!r}, {self.dim}, eps={self.eps}"
 
 
 def make_norm(
@@ -95,23 +103,10 @@ def make_norm(
             f"dim must be positive and a multiple of groups; received dim={dim}, "
             f"groups={groups}"
         )
-    norm = Norm(name, dim, eps, groups, replicas)
     shape = (dim,) if replicas is None else (replicas, 1, dim)
     scale = torch.ones(shape, dtype=dtype, device=device)
     scale *= torch.as_tensor(gamma, device=device)
-    plain, shifted = name == "none", affine and name not in ("none", "rms")
-    trained = nn.Parameter(scale) if affine and not plain else None
-    frozen = None if affine or plain else scale
-    if frozen is None:
-        norm.register_parameter("gamma", trained)
-    else:
-        norm.register_buffer("gamma", frozen)
-    beta = nn.Parameter(torch.zeros_like(scale)) if shifted else None
-    norm.register_parameter("beta", beta)
-    mean = torch.zeros_like(scale).flatten() if name == "batch" else None
-    norm.register_buffer("running_mean", mean)
-    norm.register_buffer("running_var", None if mean is None else mean + 1)
-    return norm
+    return Norm(name, scale, affine, eps, groups, replicas is not None)
 
 
 def normalise(

@@ -68,7 +68,11 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Estima
         ValueError: unequal lengths, or as in :func:`mean_interval`.
     """
     a, b = _replicas(a, "a"), _replicas(b, "b")
-    _check_equal_length(a, b)
+    if len(a) != len(b):
+        raise ValueError(
+            f"a and b must have one value per replica; received {len(a)} and {len(b)}. "
+            "Pair them by seed."
+        )
     return mean_interval(a - b, level)
 
 
@@ -131,30 +135,11 @@ def bootstrap_interval(
     return Estimate(value, float(interval.low), float(interval.high), len(x))
 
 
-def slope_interval(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Estimate:
-    """Return the least-squares slope of `y` on `x`, both (case,), with its t interval.
-
-    Raises:
-        ValueError: unequal lengths, fewer than three cases, all `x` equal, or as in
-            :func:`mean_interval`.
-    """
-    x, y = _replicas(x, "x", least=3), _replicas(y, "y", least=3)
-    _check_equal_length(x, y)
-    _check_level(level)
-    if np.ptp(x) == 0:
-        raise ValueError("x must take at least two values; received one. Vary x.")
-    fit = stats.linregress(x, y)
-    half = special.stdtrit(len(x) - 2, (1 + level) / 2) * fit.stderr
-    return Estimate(
-        float(fit.slope), float(fit.slope - half), float(fit.slope + half), len(x)
-    )
-
-
-def _replicas(x: ArrayLike, name: str = "x", least: int = 2) -> np.ndarray:
+def _replicas(x: ArrayLike, name: str = "x") -> np.ndarray:
     values = np.asarray(x, dtype=float)
-    if values.ndim != 1 or len(values) < least:
+    if values.ndim != 1 or len(values) < 2:
         raise ValueError(
-            f"{name} must be one-dimensional with at least {least} replicas; "
+            f"{name} must be one-dimensional with at least 2 replicas; "
             f"received shape {values.shape}. Run more seeds."
         )
     if not np.isfinite(values).all():
@@ -164,14 +149,6 @@ def _replicas(x: ArrayLike, name: str = "x", least: int = 2) -> np.ndarray:
             "Decide what a diverged replica counts as before you average."
         )
     return values
-
-
-def _check_equal_length(a: np.ndarray, b: np.ndarray) -> None:
-    if len(a) != len(b):
-        raise ValueError(
-            f"both must have one value per replica; received {len(a)} and {len(b)}. "
-            "Pair them by seed."
-        )
 
 
 def _check_level(level: float) -> None:

@@ -67,7 +67,7 @@ def test_digits_are_bundled(monkeypatch):
     ]
     assert digits.source
     assert digits.licence
-    assert data.fetch("digits") == []
+    assert data.fetch("digits") == data.verify("digits", "/no/folder") == []
 
 
 def test_series(origin):
@@ -125,6 +125,7 @@ def test_lnlib_data_names_a_folder(name, origin, monkeypatch):
     monkeypatch.setenv("LNLIB_DATA", str(origin))
     monkeypatch.setattr(data.pooch, "retrieve", None)  # no download
     from_variable = data.load(name)
+    assert data.fetch(name) == data.verify(name, origin)
     monkeypatch.delenv("LNLIB_DATA")
     from_argument = data.load(name, folder=origin)
     np.testing.assert_array_equal(from_variable.features, from_argument.features)

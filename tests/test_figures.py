@@ -102,6 +102,14 @@ def test_colours_are_seen_on_light_and_dark(arm, ground):
     assert contrast(figures.COLOURS[arm], GROUNDS[ground]) >= 3
 
 
+@pytest.mark.parametrize(("ground", "ink"), [("light", "#323232"), ("dark", "#ced6dd")])
+@pytest.mark.parametrize("arm", figures.COLOURS)
+def test_coloured_text_is_read_on_light_and_dark(arm, ground, ink):
+    pure, ink = (np.array(mpl.colors.to_rgb(c)) for c in (figures.COLOURS[arm], ink))
+    share = figures.TINT / 100
+    assert contrast(share * pure + (1 - share) * ink, GROUNDS[ground]) >= 4.5
+
+
 @pytest.mark.parametrize("vision", ["full", *BLIND])
 def test_arms_are_told_apart(vision):
     seen = {
@@ -143,7 +151,11 @@ def test_ink_is_the_pages_own_and_the_ground_is_transparent(shown):
     figures.show(plot(), "alt", "caption")
     page = shown[0]["text/html"]
     used = set(re.findall(r"(?:fill|stroke): ([^;\"]+)", page))
-    assert used == {"none", "currentColor", *figures.COLOURS.values()}
+    tinted = {
+        f"color-mix(in srgb, {c} {figures.TINT}%, currentColor)"
+        for c in figures.COLOURS.values()
+    }
+    assert used == {"none", "currentColor", *figures.COLOURS.values(), *tinted}
     for unwanted in ("<?xml", "<!DOCTYPE", "<metadata", "<style", figures.INK, "<text"):
         assert unwanted not in page
 
@@ -187,15 +199,16 @@ def test_a_figure_is_the_same_in_every_process():
 
 def test_a_heat_map_writes_readable_numbers(shown):
     fig, ax = plt.subplots()
-    values = [[0.0, 0.5], [0.25, 1.0]]
-    image = figures.heat_map(ax, values, ["a", "b"], [0.1, 1], ".2f", vmin=0, vmax=1)
+    values = np.linspace(0, 1, 42).reshape(2, 21)
+    image = figures.heat_map(ax, values, ["a", "b"], range(21), ".4f")
     texts = {t.get_text(): t.get_color() for t in ax.texts}
-    assert set(texts) == {"0.00", "0.50", "0.25", "1.00"}
+    assert len(texts) == 42
     for text, colour in texts.items():
-        assert contrast(colour, image.cmap(float(text))) >= 4
+        assert contrast(colour, image.cmap(float(text))) >= 4.5
     assert [t.get_text() for t in ax.get_yticklabels()] == ["a", "b"]
     figures.show(fig, "alt", "caption")
     parse(shown[0])
+    assert "fill: #ffffff" in shown[0]["text/html"]  # not the ink of the page
 
 
 def test_a_label_stands_beside_its_line():

@@ -30,7 +30,7 @@ def run(seeds, lr, steps=STEPS, **options):
     )
 
 
-def looped(seed, lr, optimizer, clip):
+def looped(seed, lr, optimizer, clip, schedule=lambda done: 1.0):
     """Train one replica the ordinary way: nn parameters, torch.optim, torch's clip."""
     start = draw(torch.Generator().manual_seed(seed))
     p = {name: torch.nn.Parameter(value.clone()) for name, value in start.items()}
@@ -39,6 +39,7 @@ def looped(seed, lr, optimizer, clip):
         if optimizer == "adam"
         else torch.optim.SGD(p.values(), lr=lr, momentum=0.9)
     )
+    scheduler = torch.optim.lr_scheduler.LambdaLR(opt, lambda n: schedule(n / STEPS))
     losses = []
     batches = minibatches([X, Y], 16, [seed])
     for _ in range(STEPS):
@@ -49,6 +50,7 @@ def looped(seed, lr, optimizer, clip):
         if clip is not None:
             torch.nn.utils.clip_grad_norm_(p.values(), clip)
         opt.step()
+        scheduler.step()
         losses.append(value.item())
     return p, losses
 
@@ -147,6 +149,16 @@ def test_parameters_that_were_given_are_not_changed():
         assert torch.equal(value, copies[name])
         assert trained[name].shape == value.shape
         assert not trained[name].requires_grad
+
+
+def test_a_schedule_scales_every_learning_rate():
+    def warm_up(done):
+        return (1 + STEPS * done) / STEPS
+
+    history = run([3, 3], [0.03, 0.1], schedule=warm_up)
+    for r, lr in enumerate([0.03, 0.1]):
+        _, losses = looped(3, lr, "adam", None, schedule=warm_up)
+        np.testing.assert_allclose(history.losses[:, r], losses, rtol=1e-10)
 
 
 def test_the_same_seeds_give_the_same_run():

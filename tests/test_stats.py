@@ -105,18 +105,6 @@ def test_bootstrap_interval_refuses_a_degenerate_statistic():
         )
 
 
-def test_slope_interval_covers():
-    x = np.log2([16, 32, 64, 128, 256])
-    slope = coverage(
-        lambda y: stats.slope_interval(x, y),
-        lambda r, n: 2 * x + r.normal(size=n),
-        2,
-        5,
-    )
-    assert 0.93 <= slope <= 0.97
-    assert stats.slope_interval(x, 2 * x + 1).estimate == pytest.approx(2)
-
-
 @given(samples, st.floats(0.1, 10), finite)
 def test_mean_interval_follows_shift_and_scale(x, scale, shift):
     plain, moved = (stats.mean_interval(v) for v in (x, scale * np.array(x) + shift))
@@ -152,8 +140,6 @@ def test_exact_is_marked():
         (lambda: stats.proportion_interval(5, 4), "successes=5, n=4"),
         (lambda: stats.proportion_interval(0, 0), "n >= 1"),
         (lambda: stats.proportion_interval(0.5, 4), "whole numbers"),
-        (lambda: stats.slope_interval([1, 2], [1, 2]), "at least 3"),
-        (lambda: stats.slope_interval([1, 1, 1], [1, 2, 3]), "at least two values"),
         (lambda: stats.exact(1.0, -1.0), "tolerance"),
         (lambda: stats.exact(1.0, np.nan), "tolerance"),
     ],
