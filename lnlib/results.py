@@ -153,10 +153,14 @@ def sha256(data: bytes | str) -> str:
 
 
 @lru_cache(maxsize=256)
-def _imports(source: str) -> frozenset[str]:
+def _imports(source: str, name: str) -> frozenset[str]:
     """Return the modules of lnlib, and the names in them, that `source` imports."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
+    try:
+        tree = ast.parse(source, name)
+    except SyntaxError as error:
+        raise ProjectError(f"{name} must be Python: {error}") from error
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -167,16 +171,18 @@ def _imports(source: str) -> frozenset[str]:
     return frozenset(name for name in names if name.split(".")[0] == "lnlib")
 
 
-def _modules(source: str, package: Path) -> set[Path]:
-    """Return the files of `package` that Python code imports, directly or not."""
+def _modules(path: Path, package: Path) -> set[Path]:
+    """Return the files of `package` that a notebook imports, directly or not."""
+    cells = "\n".join(cell.source for cell in code_cells(read_notebook(path)))
+    todo = {path: re.sub(r"(?m)^\s*[%!].*", "", cells)}  # magics are no Python
     found: set[Path] = set()
-    todo = [source]
     while todo:
-        for name in _imports(todo.pop()):
+        path, source = todo.popitem()
+        for name in _imports(source, str(path)):
             stem = [*name.split("."), "__init__"][1]
             files = ("__init__.py", f"{stem}.py", f"{stem}/__init__.py")
             new = {package / f for f in files if (package / f).is_file()} - found
-            todo += [path.read_text("utf-8") for path in new]
+            todo |= {path: path.read_text("utf-8") for path in new}
             found |= new
     return found
 
@@ -194,13 +200,7 @@ def surroundings(studies: Iterable[str], project: Project) -> dict[str, str]:
     """
     found = {}
     for study in studies:
-        cells = code_cells(read_notebook(project.notebook(study)))
-        source = "\n".join(cell.source for cell in cells)
-        source = re.sub(r"(?m)^\s*[%!].*", "", source)  # magics are no Python
-        try:
-            modules = _modules(source, project.root / "lnlib")
-        except SyntaxError as error:
-            raise ProjectError(f"{project.notebook(study)}: {error}") from error
+        modules = _modules(project.notebook(study), project.root / "lnlib")
         for path in [*sorted(modules), project.registry / f"{study}.yml"]:
             found[str(path.relative_to(project.root))] = sha256(path.read_bytes())
     found["python"] = ".".join(platform.python_version_tuple()[:2])

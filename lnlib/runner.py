@@ -200,7 +200,8 @@ def _execute(job: Job, project: Project, path: Path, limit: float) -> str | None
         old.unlink(missing_ok=True)
     partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.partial.ipynb")
     settings = dict.fromkeys(THREADS, "1")
-    settings["PYTHONPATH"] = str(project.root)
+    paths = [str(project.root), os.environ.get("PYTHONPATH", "")]
+    settings["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     settings["LNLIB_REGISTRY"] = str(project.registry)
     about = asdict(job) | {"inputs": inputs(job, project)}
     start = _clocks()
@@ -277,6 +278,7 @@ def run(
     `joblib.parallel_config("dask")` they are those of a Dask cluster.
     """
     longest = sorted(jobs, key=lambda job: -expected_seconds(job, project))
+    workers = max(1, min(workers, len(longest)))
     tasks = (delayed(execute)(job, project, force=force) for job in longest)
     how: dict[str, Any] = {"return_as": "generator_unordered", "batch_size": 1}
     yield from Parallel(n_jobs=workers, **how)(tasks)

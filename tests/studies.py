@@ -109,10 +109,10 @@ def make_project(root: Path) -> Project:
 
 
 def edit(path: Path, old: str, new: str) -> None:
-    """Replace a text that must be there."""
+    """Replace the first occurrence of a text, which must be there."""
     text = path.read_text("utf-8")
     assert old in text, f"{old!r} must stand in {path}"
-    path.write_text(text.replace(old, new), encoding="utf-8")
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
 
 
 def lnlib(project: Project, *words: str, **more: Any) -> subprocess.Popen[str]:

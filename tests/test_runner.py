@@ -208,7 +208,7 @@ def test_notebook_and_registry_belong_together(project: Project) -> None:
 
 def test_notebook_that_is_not_python(project: Project) -> None:
     add_study(project, "one", work="1 +")
-    with pytest.raises(ProjectError, match=r"one\.ipynb: invalid syntax"):
+    with pytest.raises(ProjectError, match=r"one\.ipynb must be Python: invalid"):
         results.inputs(ONE, project)
 
 
