@@ -94,15 +94,16 @@ def test_clipping_is_per_replica_and_survives_huge_gradients(clip, expected):
 
 
 def poison(kind, p, value):
-    """Spoil replica 1: its loss, or its gradient alone (0 times infinity)."""
+    """Spoil replica 1: its loss alone, its gradient alone (0 times inf), or both."""
     if kind == "gradient":
         root = (p["W"][1] * 0).square().sum().sqrt()
         return value + torch.stack([0 * root.detach(), root, 0 * root.detach()])
-    bad = torch.nan if kind == "NaN" else torch.inf
-    return value * torch.tensor([1.0, bad, 1.0]).double()
+    if kind == "loss":  # its gradient stays finite
+        return value + torch.tensor([0.0, torch.inf, 0.0]).double()
+    return value * torch.tensor([1.0, torch.nan, 1.0]).double()
 
 
-@pytest.mark.parametrize("kind", ["NaN", "infinity", "gradient"])
+@pytest.mark.parametrize("kind", ["loss", "gradient", "both"])
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 @pytest.mark.parametrize("clip", [None, 0.05])
 def test_a_diverged_replica_is_frozen_and_alone(kind, optimizer, clip):
@@ -138,6 +139,7 @@ def test_a_learning_rate_that_explodes_is_reported():
     assert history.diverged.tolist() == [False, True, False]
     assert torch.equal(history.parameters["w"][[0, 2]], alone.parameters["w"])
     assert history.parameters["w"][1].isfinite()
+    assert start["w"].eq(1).all()  # a single parameter is copied, too
 
 
 def test_parameters_that_were_given_are_not_changed():
