@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return work()
     except KeyboardInterrupt:
-        print("interrupted; finished studies are kept: run again to go on")
+        say("interrupted; finished studies are kept: run again to go on")
         return 130
 
 
@@ -122,9 +122,12 @@ def check_run(call: argparse.Namespace) -> Callable[[], int]:
         control=call.control,
         device=call.device,
     )
-    folder = os.environ.get(data.VARIABLE)
-    if folder and not Path(folder).is_dir():
-        raise ValueError(f"{data.VARIABLE} must name a folder; received {folder!r}")
+    if folder := os.environ.get(data.VARIABLE):
+        if not Path(folder).is_dir():
+            raise ValueError(f"{data.VARIABLE} must name a folder; received {folder!r}")
+        os.environ[data.VARIABLE] = str(
+            Path(folder).resolve()
+        )  # kernels live elsewhere
     if call.device == "cuda":
         import torch  # takes seconds
 

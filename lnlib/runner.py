@@ -217,6 +217,8 @@ def _execute(job: Job, project: Project, path: Path, limit: float) -> str | None
                 execution_timeout=int(limit) + 1,
                 extra_arguments=["--log-level=ERROR"],  # else it warns of TCP
             )
+        if expired.is_set():  # while there was no kernel to kill
+            raise TimeoutError
         seconds, cpu = (round(b - a, 1) for a, b in zip(start, _clocks(), strict=True))
         about |= {"seconds": seconds, "cpu_seconds": cpu}
         seal(partial, about | _closed_as(job, partial, project))

@@ -102,6 +102,17 @@ def test_data_folder_that_is_missing(
     )
 
 
+def test_data_folder_is_the_same_for_the_kernel(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project.root)
+    monkeypatch.setenv(data.VARIABLE, "lnlib")
+    here = str(project.root / "lnlib")
+    work = f"import os\nassert os.environ['LNLIB_DATA'] == {here!r}"
+    add_study(project, "one", work=work)
+    assert cli.main(["run", "--tier", "quick", "--jobs", "1"]) == 0
+
+
 def test_misspelt_parameter_in_a_notebook(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -124,6 +135,10 @@ def test_run_names_what_is_stale_and_runs_only_that(
     first = capsys.readouterr().out
     assert "one (quick): missing\n" in first
     assert "2 run, 0 fresh, 0 failed" in first
+    assert cli.main(["verdicts", "one", "--tier", "quick"]) == 0
+    told = capsys.readouterr().out
+    assert "mean 0 [-0.01, 0.01], predicted < 0.5: met" in told
+    assert "two" not in told
 
     assert cli.main(run) == 0
     assert "0 run, 2 fresh, 0 failed" in capsys.readouterr().out
