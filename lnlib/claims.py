@@ -183,8 +183,12 @@ def _verdict_at(claim: Claim, evidence: Sequence[Evidence], tier: str) -> str:
 
 
 def finding_text(claim: Claim, evidence: Iterable[Evidence]) -> str:
-    """Return the claim's finding with its placeholders filled from the evidence."""
-    return claim.finding.format_map({e.prediction.name: e for e in evidence})
+    """Return the claim's finding with its placeholders filled from the evidence.
+
+    It is empty if one of them was not measured, as may be under a control.
+    """
+    found = {e.prediction.name: e for e in evidence}
+    return claim.finding.format_map(found) if claim.shown() <= found.keys() else ""
 
 
 # ---------------------------------------------------------------- a study
@@ -451,6 +455,8 @@ def verdict_html(
         told = f'<p class="lnlib-finding">{html.escape(finding)}</p>'
     elif verdict == NOT_JUDGED:
         told = f"<p>Measured here; judged at tier {claim.tier} and above.</p>"
+    elif verdict == claim.expected:
+        told = "<p>The finding needs measurements that this run skipped.</p>"
     else:
         told = (
             f"<p>The registry expects {badge(claim.expected)}; its finding does not "

@@ -348,6 +348,16 @@ def test_under_a_control_laws_and_verdicts_do_not_raise(folder: Path) -> None:
     run(BOTH | {"toy.main": BAD}, BAD, control="identity").close()
 
 
+def test_a_finding_needs_all_it_shows(folder: Path, capsys: Any) -> None:
+    raw = a_study()
+    raw["claims"][1]["finding"] = "It is {gain:.2f} and {law-1:.2f}."
+    write(folder, raw)
+    study = run({"toy.main": BAD}, control="identity")
+    study.record("toy.other", "gain", GOOD)
+    assert study.judge("toy.other") == "holds"
+    study.close()
+
+
 def test_under_a_control_every_touched_claim_is_judged(folder: Path) -> None:
     with pytest.raises(claims.StudyError, match=r"toy\.other was not judged under"):
         run({"toy.main": BAD}, control="identity").close()

@@ -147,9 +147,8 @@ class Claim(_Model):
                         f"prediction {p.name}: level {factor}={level} must be declared "
                         f"in factors, which are {self.factors}"
                     )
-        fields = {f for _, f, _, _ in string.Formatter().parse(self.finding) if f}
-        unknown = sorted(f for f in fields if f.split(".")[0] not in names)
-        if unknown or not fields:
+        unknown = sorted(self.shown() - set(names))
+        if unknown or not self.shown():
             raise ValueError(
                 "finding must show measurements by the names of predictions "
                 f"({', '.join(names)}); it names {', '.join(unknown) or 'none'}"
@@ -160,6 +159,11 @@ class Claim(_Model):
                     f"control {name} must move the verdict away from {self.expected}"
                 )
         return self
+
+    def shown(self) -> set[str]:
+        """Return the names of the predictions whose measurements the finding shows."""
+        fields = (f for _, f, _, _ in string.Formatter().parse(self.finding) if f)
+        return {field.split(".")[0] for field in fields}
 
     def prediction(self, name: str) -> Prediction:
         """Return the prediction of that name; ValueError lists the valid ones."""
