@@ -24,6 +24,7 @@ from typing import Any, ClassVar, get_args
 
 from docutils import nodes
 from jupyter_cache import get_cache
+from source_map import place_id
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.environment import BuildEnvironment
@@ -162,8 +163,8 @@ class Page:
         sentence = f"sentence {source.sentence}"
         if len(headings(result)) > 1:
             sentence = f"“{escape(source.heading)}”, {sentence}"
-        spot = nodes.make_id(f"{source.text} {source.heading}")
-        where = self.link(TEXTS[source.text], f"{spot}-{source.sentence}")
+        spot = place_id(source.text, source.heading, source.sentence)
+        where = self.link(TEXTS[source.text], spot)
         return (
             f'<span class="lnlib-place"><a href="{self.judged(result, claim)}">'
             f"<code>{claim.id}</code></a> "
@@ -241,8 +242,15 @@ def claim_html(page: Page, result: StudyResult, claim: Claim, more: str = "") ->
 
 
 def card_html(page: Page, result: StudyResult) -> str:
-    """Return the card that opens a chapter."""
-    rows = "".join(claim_html(page, result, claim) for claim in result.record.claims)
+    """Return the card that opens a chapter: one line per claim, opening to more."""
+    rows = "".join(
+        f'<li data-claim="{claim.id}" data-verdict="{result.verdict(claim)}">'
+        f'<div class="lnlib-mark">{badges(result, claim)}</div>'
+        f"<details><summary>{escape(claim.says)} "
+        f'<code class="lnlib-id">{claim.id}</code></summary>'
+        f"<p>{told(result, claim)} {page.place(result, claim)}</p></details></li>"
+        for claim in result.record.claims
+    )
     facts = {
         "Source": "; ".join(headings(result)),
         "Time": seconds(result),

@@ -1,0 +1,625 @@
+"""The book, built from the results of tier quick, as a browser shows it.
+
+Every check of a page is itself tested: on a page damaged in one place it must complain.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from html import escape
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urljoin, urlsplit
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, BrowserContext, Page
+
+from lnlib import runner
+from lnlib.claims import TIERS
+from lnlib.results import Job, Project, Result, read_result, result_path
+
+pytestmark = pytest.mark.xdist_group("book")  # one worker builds, once
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = Project(ROOT, ROOT / "_build" / "test" / "results")
+STUDIES = PROJECT.studies()
+REPORT = (Path(__file__).parent / "page_report.js").read_text("utf-8")
+VIEWS = {"light": (1280, "light"), "dark": (1280, "dark"), "phone": (390, "light")}
+CHECKS = (
+    *("faint", "wide", "overlap", "unlabelled", "raw", "order", "stuck", "unmarked"),
+    *("outside", "console"),
+)
+# The theme's own: it declares a variable twice, and warns of a theme mode.
+KNOWN_MESSAGES = ("THEBE_JS_URL", "invalid theme mode", "Got invalid theme mode")
+START, BOARD = "book/intro.html", "book/verdicts.html"
+
+
+# ------------------------------------------------------------------ the build
+
+
+@pytest.fixture(scope="session")
+def results() -> dict[str, Result]:
+    """The result of each study at tier quick, made where it is missing or stale."""
+    found = {}
+    for study in STUDIES:
+        job = Job(study, "quick")
+        outcome = runner.execute(job, PROJECT)  # waits while another process runs it
+        assert outcome.error is None, f"{study}: {outcome.error}"
+        runner.cache_result(job, runner.book_cache(PROJECT, "quick"), PROJECT)
+        found[study] = read_result(result_path(job, PROJECT), PROJECT)
+    return found
+
+
+def build(root: Path, output: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    """Build the book of `root` below `output`, as strictly as `make book` does."""
+    program = Path(sys.executable).with_name("jupyter-book")
+    command = [str(program), "build", str(root)]
+    command += ["--path-output", str(output), "--all", "-W", "--keep-going", "-n"]
+    environment = os.environ | {"PYTHONPATH": str(root), "LNLIB_BOOK_TIER": "quick"}
+    return subprocess.run(
+        command,
+        cwd=root,
+        env=environment | more,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def book(results: dict[str, Result]) -> Path:
+    """The folder of the pages."""
+    output = ROOT / "_build" / "test"
+    shutil.rmtree(output / "_build", ignore_errors=True)
+    done = build(ROOT, output)
+    assert done.returncode == 0, done.stdout
+    assert "Executing notebook" not in done.stdout
+    return output / "_build" / "html"
+
+
+def pages(book: Path) -> list[str]:
+    """Return the addresses of all pages, relative to the book."""
+    found = sorted(path.relative_to(book).as_posix() for path in book.rglob("*.html"))
+    return [p for p in found if p.split("/")[0] != "_static" and p != "index.html"]
+
+
+# ------------------------------------------------------------------ the browser
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Serves files and says nothing."""
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def address(book: Path) -> Iterator[str]:
+    """The address of the book on this machine."""
+    with ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(Quiet, directory=book)
+    ) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+Damage = Callable[[str], str]
+
+
+class Reader:
+    """Opens pages in one view and reports on them."""
+
+    def __init__(self, context: BrowserContext, address: str, theme: str) -> None:
+        self.context, self.address = context, address
+        told = f"localStorage.setItem('theme', '{theme}');"
+        context.add_init_script(told + f"localStorage.setItem('mode', '{theme}')")
+
+    def open(self, page: str, damage: Damage | None = None) -> tuple[Page, dict]:
+        """Open a page, as damaged, and return it with what it asked for and said."""
+        tab = self.context.new_page()
+        noise: dict[str, list[str]] = {"outside": [], "console": []}
+
+        def asked(url: str) -> None:
+            if not url.startswith((self.address, "data:", "blob:")):
+                noise["outside"].append(url)
+
+        def said(text: str) -> None:
+            if not any(known in text for known in KNOWN_MESSAGES):
+                noise["console"].append(text)
+
+        tab.on("request", lambda request: asked(request.url))
+        tab.on("console", lambda m: said(m.text) if m.type == "error" else None)
+        tab.on("pageerror", lambda error: said(str(error)))
+        if damage is not None:
+            spoil = damage
+
+            def serve(route: Any) -> None:
+                answer = route.fetch()
+                old = answer.text()
+                new = spoil(old)
+                assert new != old, "the damage must change the page"
+                route.fulfill(response=answer, body=new)
+
+            tab.route(self.address + page, serve)
+        tab.goto(self.address + page)
+        tab.wait_for_function(
+            "!window.MathJax || !MathJax.startup || MathJax.startup.promise"
+            ".then(() => true)"
+        )
+        return tab, noise
+
+    def report(self, page: str, damage: Damage | None = None) -> dict[str, list[str]]:
+        """Return what is wrong with a page, by check."""
+        tab, noise = self.open(page, damage)
+        try:
+            return tab.evaluate(REPORT) | {k: list(v) for k, v in noise.items()}
+        finally:
+            tab.close()
+
+
+@pytest.fixture(scope="session")
+def readers(browser: Browser, address: str) -> Iterator[dict[str, Reader]]:
+    """A reader for each view."""
+    found = {}
+    for name, (width, theme) in VIEWS.items():
+        size = {"width": width, "height": 900}
+        context = browser.new_context(viewport=size, color_scheme=theme)
+        found[name] = Reader(context, address, theme)
+    yield found
+    for reader in found.values():
+        reader.context.close()
+
+
+@pytest.fixture(scope="session")
+def reports(book: Path, readers: dict[str, Reader]) -> dict[tuple[str, str], Any]:
+    """What is wrong with each page in each view."""
+    return {
+        (view, page): reader.report(page)
+        for view, reader in readers.items()
+        for page in pages(book)
+    }
+
+
+# ------------------------------------------------------------------ every page
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("view", VIEWS)
+def test_pages(reports: dict[tuple[str, str], Any], view: str, check: str) -> None:
+    wrong = {
+        page: report[check]
+        for (seen, page), report in reports.items()
+        if seen == view and report[check]
+    }
+    # These two are made by Sphinx, without an article's headings.
+    if check == "order":
+        wrong = {p: w for p, w in wrong.items() if p not in ("search.html",)}
+    assert not wrong
+
+
+def after(place: str, more: str) -> Damage:
+    """Return a damage that puts `more` after the last `place`."""
+    return lambda html: (place + more).join(html.rsplit(place, 1))
+
+
+WIDE = '<p><span style="display:inline-block;width:900px">wide</span></p>'
+H1 = "</h1>"
+IMAGE = '<img src="data:image/gif;base64,R0lGODlhAQABAAAAACw=">'
+FIGURE = '<figure class="lnlib-figure"><svg></svg></figure>'
+DAMAGES: list[tuple[str, str, Damage]] = [
+    ("faint", "light", after(H1, '<p style="color:#999">pale</p>')),
+    ("faint", "dark", after(H1, '<p style="color:#333">murky</p>')),
+    ("wide", "phone", after(H1, WIDE)),
+    ("overlap", "light", after(H1, '<p style="margin-bottom:-2em">one</p><p>two</p>')),
+    ("unlabelled", "light", after(H1, IMAGE)),
+    ("unlabelled", "light", after(H1, FIGURE)),
+    ("raw", "light", after(H1, "<p>\\(\\frac12\\) {cite:p}`key`</p>")),
+    ("order", "light", after(H1, "<h1>again</h1>")),
+    ("order", "light", after(H1, "<h4>deep</h4>")),
+    ("order", "light", after(H1, '<i id="twin"></i><i id="twin"></i>')),
+    ("stuck", "light", after(H1, '<div class="lnlib-scroll">no tabindex</div>')),
+    ("unmarked", "light", lambda html: html.replace("Quick tier", "Fine")),
+    ("outside", "light", after(H1, '<img alt="a picture" src="http://192.0.2.1/a.png">')),
+    ("console", "light", after(H1, "<script>throw new Error('broken')</script>")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("check", "view", "damage"), DAMAGES)
+def test_a_damaged_page_is_noticed(
+    readers: dict[str, Reader], check: str, view: str, damage: Damage
+) -> None:
+    before, now = (readers[view].report(START, d)[check] for d in (None, damage))
+    assert now != before
+    assert now
+
+
+def test_every_check_has_a_damage() -> None:
+    assert {check for check, _, _ in DAMAGES} == set(CHECKS)
+
+
+# ------------------------------------------------------------------ figures
+
+
+def luminance(rgb: tuple[int, ...]) -> float:
+    """Return the relative luminance of an sRGB colour (WCAG 2)."""
+    parts = [v / 255 for v in rgb[:3]]
+    linear = [
+        v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in parts
+    ]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(a: tuple[int, ...], b: tuple[int, ...]) -> float:
+    """Return the contrast ratio of two colours (WCAG 2)."""
+    low, high = sorted((luminance(a), luminance(b)))
+    return (high + 0.05) / (low + 0.05)
+
+
+FIGURE_TEXT = """svg => {
+  const canvas = document.createElement('canvas').getContext('2d');
+  const rgb = text => {
+    canvas.fillStyle = text; canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
+  };
+  const frame = svg.getBoundingClientRect();
+  return [...svg.querySelectorAll("g[id*='text_']")]
+    .filter(g => !g.querySelector("g[id*='text_']") && g.querySelector('use, path'))
+    .map(g => {
+      const ink = g.querySelector('use, path'), box = g.getBoundingClientRect();
+      return {id: g.id, ink: rgb(getComputedStyle(ink).fill),
+              x: box.x + box.width / 2 - frame.x, y: box.y + box.height / 2 - frame.y};
+    });
+}"""
+HIDE_TEXT = ".lnlib-figure g[id*='text_'] { visibility: hidden !important }"
+
+
+def faint_text(tab: Page) -> list[str]:
+    """Return the texts in figures with less than 4.5:1 against what is behind."""
+    figures = tab.query_selector_all(".lnlib-figure svg")
+    texts = [figure.evaluate(FIGURE_TEXT) for figure in figures]
+    tab.add_style_tag(content=HIDE_TEXT)
+    found = []
+    for figure, written in zip(figures, texts, strict=True):
+        behind = Image.open(io.BytesIO(figure.screenshot())).convert("RGB")
+        for text in written:
+            x = min(max(int(text["x"]), 0), behind.width - 1)
+            y = min(max(int(text["y"]), 0), behind.height - 1)
+            ratio = contrast(tuple(text["ink"]), behind.getpixel((x, y)))
+            if ratio < 4.5:
+                found.append(f"{ratio:.2f}: {text['id']}")
+    return found
+
+
+def chapter(study: str) -> str:
+    """Return the address of a study's page."""
+    return f"notebooks/{study}.html"
+
+
+@pytest.mark.parametrize("view", ["light", "dark"])
+@pytest.mark.parametrize("study", STUDIES)
+def test_text_in_figures_is_legible(
+    readers: dict[str, Reader], study: str, view: str
+) -> None:
+    tab, _ = readers[view].open(chapter(study))
+    assert tab.query_selector(".lnlib-figure svg g[id*='text_']"), "no text in figures"
+    assert faint_text(tab) == []
+    tab.close()
+
+
+@pytest.mark.parametrize("plate", ["#f2c9a0", "#444444"])
+def test_a_plate_behind_figures_is_noticed(
+    readers: dict[str, Reader], plate: str
+) -> None:
+    view = "dark" if plate == "#f2c9a0" else "light"
+    style = f"<style>.lnlib-figure svg {{ background: {plate} }}</style>"
+    tab, _ = readers[view].open(chapter(STUDIES[0]), after("</title>", style))
+    assert faint_text(tab)
+    tab.close()
+
+
+# ------------------------------------------------------------------ verdicts
+
+SHOWN = """() => [...document.querySelectorAll(
+    '.lnlib-card [data-claim], .lnlib-board [data-claim], .lnlib-verdict, .lnlib-ref'
+  )].map(e => [e.dataset.claim, e.dataset.verdict,
+    e.querySelector('.lnlib-badge').innerText.replace(/^\\S+\\s+/, '').trim()])"""
+
+
+def disagreements(tab: Page, verdicts: dict[str, str]) -> list[Any]:
+    """Return what the page shows that is not in `verdicts`, or lacks."""
+    shown = tab.evaluate(SHOWN)
+    wrong = [s for s in shown if not s[1] == s[2] == verdicts.get(s[0])]
+    return wrong + sorted(verdicts.keys() - {s[0] for s in shown})
+
+
+def all_verdicts(results: dict[str, Result]) -> dict[str, str]:
+    """Return the verdict of every claim, from the executed notebooks."""
+    return {c: v for result in results.values() for c, v in result.verdicts.items()}
+
+
+@pytest.mark.parametrize("page", [START, BOARD])
+def test_boards_show_the_verdicts_of_the_notebooks(
+    readers: dict[str, Reader], results: dict[str, Result], page: str
+) -> None:
+    tab, _ = readers["light"].open(page)
+    assert disagreements(tab, all_verdicts(results)) == []
+    tab.close()
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_a_chapter_shows_its_verdicts_twice(
+    readers: dict[str, Reader], results: dict[str, Result], study: str
+) -> None:
+    tab, _ = readers["light"].open(chapter(study))
+    verdicts = results[study].verdicts
+    assert disagreements(tab, verdicts) == []
+    for kind in (".lnlib-card li[data-claim]", ".lnlib-verdict[id]"):
+        found = tab.eval_on_selector_all(kind, "all => all.map(e => e.dataset.claim)")
+        assert sorted(found) == sorted(verdicts)
+    assert tab.evaluate("document.querySelector('.lnlib-card').offsetTop") < 900
+    tab.close()
+
+
+def test_the_source_map_shows_verdicts(
+    readers: dict[str, Reader], results: dict[str, Result]
+) -> None:
+    shown = []
+    for page in ("book/sources/chapter.html", "book/sources/glossary.html"):
+        tab, _ = readers["light"].open(page)
+        shown += tab.evaluate(SHOWN)
+        tab.close()
+    verdicts = all_verdicts(results)
+    assert {s[0] for s in shown} == set(verdicts)
+    assert all(s[1] == s[2] == verdicts[s[0]] for s in shown)
+
+
+def test_counts_add_up(readers: dict[str, Reader], results: dict[str, Result]) -> None:
+    tab, _ = readers["light"].open(START)
+    count = "e => [e.innerText.split(/\\s+/).at(-1), +e.dataset.count]"
+    rows = tab.eval_on_selector_all(".lnlib-counts li", f"all => all.map({count})")
+    verdicts = list(all_verdicts(results).values())
+    assert sum(n for _, n in rows) == len(verdicts)
+    for word, n in rows:
+        assert sum(v.split()[-1] == word for v in verdicts) == n
+    tab.close()
+
+
+def swap(html: str) -> str:
+    """Change verdicts in the board of a page, but not the words on their badges."""
+    return re.sub(r'(<tr data-claim="[^"]+" data-verdict=)"holds"', r'\1"fails"', html)
+
+
+def test_a_wrong_verdict_is_noticed(
+    readers: dict[str, Reader], results: dict[str, Result]
+) -> None:
+    for damage in (swap, lambda html: re.sub("</span> holds<", "</span> fails<", html)):
+        tab, _ = readers["light"].open(START, damage)
+        assert disagreements(tab, all_verdicts(results))
+        tab.close()
+
+
+def test_verdicts_json(book: Path, results: dict[str, Result]) -> None:
+    board = json.loads((book / "verdicts.json").read_text("utf-8"))
+    assert board["tier"] == "quick"
+    found = {
+        claim["claim"]: claim["verdict"]
+        for study in board["studies"].values()
+        for claim in study["claims"]
+    }
+    assert found == all_verdicts(results)
+    for name, study in board["studies"].items():
+        assert (book / study["page"]).is_file()
+        assert study["run"]["tier"] == "quick"
+        assert study["run"]["versions"] == results[name].run["versions"]
+
+
+def test_findings_carry_the_numbers_of_the_run(
+    book: Path, results: dict[str, Result]
+) -> None:
+    page = (book / BOARD).read_text("utf-8")
+    board = json.loads((book / "verdicts.json").read_text("utf-8"))
+    told = [c for s in board["studies"].values() for c in s["claims"] if c["finding"]]
+    assert told
+    for claim in told:
+        assert escape(claim["finding"]) in page
+        assert "{" not in claim["finding"]
+
+
+# ------------------------------------------------------------------ links and search
+
+
+def broken_links(book: Path, page: str, html: str) -> list[str]:
+    """Return the links of a page that lead to no page or no place of this book."""
+    found = []
+    for link in re.findall(r'<a\b[^>]*?\bhref="([^"]*)"', html):
+        parts = urlsplit(urljoin(f"http://book/{page}", link.replace("&amp;", "&")))
+        if parts.netloc != "book":
+            continue
+        target = book / unquote(parts.path).lstrip("/")
+        if not target.is_file():
+            found.append(link)
+        elif parts.fragment:
+            text = html if target == book / page else target.read_text("utf-8")
+            name = re.escape(unquote(parts.fragment))
+            if not re.search(rf'\bid="{name}"', text):
+                found.append(link)
+    return found
+
+
+def test_links_lead_somewhere(book: Path) -> None:
+    wrong = {
+        page: links
+        for page in pages(book)
+        if (links := broken_links(book, page, (book / page).read_text("utf-8")))
+    }
+    assert not wrong
+
+
+@pytest.mark.parametrize("link", ["nowhere.html", "verdicts.html#nothing", "#nothing"])
+def test_a_broken_link_is_noticed(book: Path, link: str) -> None:
+    html = (book / START).read_text("utf-8") + f'<a class="x" href="{link}">x</a>'
+    assert broken_links(book, START, html) == [link]
+
+
+def found_by_search(tab: Page, word: str) -> int:
+    """Type a word into the search box, as a reader does; return the hits."""
+    tab.keyboard.press("Control+k")
+    tab.keyboard.type(word)
+    tab.keyboard.press("Enter")
+    tab.wait_for_url("**/search.html?*")
+    tab.wait_for_function(
+        "document.querySelector('.search-summary, #search-results p')"
+        "?.innerText.match(/found|did not match/i)"
+    )
+    return len(tab.query_selector_all("ul.search li"))
+
+
+@pytest.mark.parametrize(("word", "some"), [("dropout", True), ("zyzzyva", False)])
+def test_search(readers: dict[str, Reader], word: str, some: bool) -> None:
+    tab, noise = readers["light"].open(START)
+    assert bool(found_by_search(tab, word)) == some
+    assert noise["outside"] == []
+    tab.close()
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_hidden_parts_open_by_keyboard(readers: dict[str, Reader], study: str) -> None:
+    tab, _ = readers["light"].open(chapter(study))
+    hidden = tab.query_selector_all("article details:not(details details)")
+    solutions = tab.query_selector_all("article .toggle-button")
+    assert hidden
+    for part in hidden:
+        part.query_selector("summary").focus()
+        tab.keyboard.press("Enter")
+        assert part.evaluate("e => e.open")
+    for button in solutions:
+        before = button.get_attribute("aria-expanded")
+        button.focus()
+        tab.keyboard.press("Enter")
+        assert button.get_attribute("aria-expanded") != before
+    tab.close()
+
+
+# ------------------------------------------------------------------ the extension
+
+
+@pytest.fixture
+def extension(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module of the book's extension."""
+    monkeypatch.syspath_prepend(ROOT / "book" / "_ext")
+    return __import__("lnlib_book")
+
+
+def test_quick_never_executes(extension: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    record = PROJECT.record(STUDIES[0])
+    env = SimpleNamespace()
+    monkeypatch.setattr(extension, "studies", lambda _: {STUDIES[0]: (record, "doc")})
+    empty = extension.StudyResult(record, "doc")
+    monkeypatch.setattr(extension, "read_study", lambda *_: empty)
+    app = SimpleNamespace(config=SimpleNamespace(lnlib_book_tier="quick"))
+    with pytest.raises(extension.ExtensionError, match=STUDIES[0]):
+        extension.refuse_missing(app, env)
+    app.config.lnlib_book_tier = "book"
+    assert extension.refuse_missing(app, env) == []
+
+
+def test_an_unknown_tier_is_refused(
+    extension: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LNLIB_BOOK_TIER", "quik")
+    with pytest.raises(ValueError, match="quick"):
+        extension.configure(None, None)
+
+
+def test_what_is_not_run_is_not_guessed(extension: Any) -> None:
+    record = PROJECT.record(STUDIES[0])
+    empty = extension.StudyResult(record, "doc")
+    for claim in record.claims:
+        assert extension.badges(empty, claim) == extension.claims.badge("not run")
+        assert empty.finding(claim) == ""
+        assert claim.expected not in extension.told(empty, claim)
+    assert "measured" not in extension.seconds(empty)
+
+
+def test_an_unexpected_verdict_stands_beside_the_expected_one(extension: Any) -> None:
+    record = PROJECT.record(STUDIES[0])
+    claim = record.claims[0]
+    other = "holds" if claim.expected != "holds" else "fails"
+    bundle = {"claim": claim.id, "verdict": other, "evidence": []}
+    result = extension.StudyResult(record, "doc", {claim.id: bundle}, {"tier": "book"})
+    shown = extension.badges(result, claim)
+    assert shown.index(f'"{other}"') < shown.index(f'"{claim.expected}"')
+    assert result.finding(claim) == ""
+
+
+def test_budgets_on_the_pages(extension: Any) -> None:
+    text = (ROOT / "book" / "rerun.md").read_text("utf-8")
+    for tier in TIERS:
+        assert f"| `{tier}` | {runner.BUDGETS[tier]} |" in text
+
+
+# ------------------------------------------------------------------ the example
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """Return the code blocks of a page in that language."""
+    text = (ROOT / "book" / page).read_text("utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture
+def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    """Run the study of add_a_study.md, and return its verdicts."""
+    (registry,) = blocks("add_a_study.md", "yaml")
+    (tmp_path / "mean_removal.yml").write_text(registry, encoding="utf-8")
+    monkeypatch.setenv("LNLIB_REGISTRY", str(tmp_path))
+    monkeypatch.setattr("lnlib.claims.display", lambda *_, **__: None)
+
+    def run(control: str) -> Any:
+        first, *cells = blocks("add_a_study.md", "python")
+        names: dict[str, Any] = {}
+        exec(IMPORTS + first, names)  # the page's own cells, in order
+        names["control"] = control
+        for cell in cells:
+            exec(cell, names)
+        return names["study"]
+
+    return run
+
+
+IMPORTS = """
+import numpy as np, torch
+import torch.nn.functional as F
+from lnlib.claims import Study
+from lnlib.stats import exact
+"""
+
+
+@pytest.mark.parametrize(
+    ("control", "verdicts"),
+    [
+        ("none", {"mean.removed": "holds", "mean.input-differs": "holds"}),
+        ("no-centring", {"mean.removed": "fails", "mean.input-differs": "holds"}),
+        ("no-offset", {"mean.removed": "holds", "mean.input-differs": "fails"}),
+    ],
+)
+def test_the_example_of_a_study_runs(
+    example: Callable[[str], Any], control: str, verdicts: dict[str, str]
+) -> None:
+    assert example(control)._verdicts == verdicts

@@ -1,0 +1,75 @@
+"""Every citation has its entry in the bibliography, and every entry is cited."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from pybtex.database import BibliographyData, parse_string
+
+ROOT = Path(__file__).resolve().parents[1]
+CITATION = re.compile(r"\{cite(?::\w+)?\}`([^`]+)`")
+ENTRIES = (ROOT / "book" / "references.bib").read_text("utf-8")
+
+
+def texts() -> dict[str, str]:
+    """Return what the book says, by file: pages, and text cells of notebooks."""
+    found = {
+        str(path.relative_to(ROOT)): path.read_text("utf-8")
+        for path in sorted((ROOT / "book").rglob("*.md"))
+    }
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        cells = nbformat.read(path, as_version=4).cells
+        told = [cell.source for cell in cells if cell.cell_type == "markdown"]
+        found[str(path.relative_to(ROOT))] = "\n\n".join(told)
+    return found
+
+
+def cited(text: str) -> set[str]:
+    """Return the keys that a text cites."""
+    return {key.strip() for keys in CITATION.findall(text) for key in keys.split(",")}
+
+
+def faults(bibliography: str, texts: dict[str, str]) -> list[str]:
+    """Return what is wrong between a bibliography and the texts that cite it."""
+    data: BibliographyData = parse_string(bibliography, "bibtex")
+    told = []
+    used: set[str] = set()
+    for name, text in texts.items():
+        keys = cited(text)
+        used |= keys
+        told += [f"{name} cites {k}: no such entry" for k in keys - set(data.entries)]
+    told += [f"{key} is cited nowhere" for key in set(data.entries) - used]
+    for key, entry in data.entries.items():
+        told += [f"{key} lacks {f}" for f in ("title", "year") if f not in entry.fields]
+        if "author" not in entry.persons:
+            told.append(f"{key} lacks author")
+        if not {"url", "doi", "eprint"} & set(entry.fields):
+            told.append(f"{key} lacks an address: url, doi or eprint")
+    return sorted(told)
+
+
+def test_citations_and_bibliography_agree() -> None:
+    assert faults(ENTRIES, texts()) == []
+
+
+GOOD = """@article{a2020b, author = {A, B}, title = {C}, year = {2020}, url = {https://d.e}}"""
+
+
+@pytest.mark.parametrize(
+    ("bibliography", "text", "fault"),
+    [
+        (GOOD, "{cite:p}`a2020b,missing`", "missing: no such entry"),
+        (GOOD, "{cite:t}`missing` and {cite:p}`a2020b`", "missing: no such entry"),
+        (GOOD, "nothing", "cited nowhere"),
+        (GOOD.replace("author = {A, B},", ""), "{cite}`a2020b`", "lacks author"),
+        (GOOD.replace("title = {C},", ""), "{cite}`a2020b`", "lacks title"),
+        (GOOD.replace("year = {2020},", ""), "{cite}`a2020b`", "lacks year"),
+        (GOOD.replace("url", "note"), "{cite}`a2020b`", "lacks an address"),
+    ],
+)
+def test_faults_are_noticed(bibliography: str, text: str, fault: str) -> None:
+    assert faults(GOOD, {"page.md": "{cite:p}`a2020b`"}) == []
+    assert [f for f in faults(bibliography, {"page.md": text}) if fault in f]
