@@ -6,6 +6,7 @@ names; either way their sha256 is verified.  Only text is parsed, nothing is unp
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pooch
 from numpy.typing import ArrayLike
 
 from lnlib.choices import choose
@@ -103,6 +103,8 @@ def fetch(name: str, folder: str | Path | None = None) -> list[Path]:
         ValueError: unknown name.
         DataError: a download failed or does not have the expected sha256.
     """
+    import pooch  # only here: it brings tqdm, which warns in a kernel
+
     if folder is None and os.environ.get(VARIABLE):
         return verify(name, os.environ[VARIABLE])
     root = Path(folder or pooch.os_cache("lnlib"))
@@ -143,7 +145,8 @@ def verify(name: str, folder: str | Path) -> list[Path]:
         mend = f"Put the file from {url} there, or unset {VARIABLE}."
         if not target.is_file():
             raise DataError(f"{target} is missing. {mend}")
-        found = pooch.file_hash(str(target), alg="sha256")
+        with target.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != sha256:
             raise DataError(
                 f"{target} must have sha256 {sha256}; received {found}. {mend}"

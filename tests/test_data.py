@@ -7,6 +7,7 @@ import os
 import threading
 
 import numpy as np
+import pooch
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -53,7 +54,7 @@ def origin(server, tmp_path, monkeypatch):
             files.append(data.RemoteFile(file.path, f"{address}/{file.path}", sha256))
         remote[name] = entry._replace(files=tuple(files))
     monkeypatch.setattr(data, "REMOTE", remote)
-    monkeypatch.setattr(data.pooch, "os_cache", lambda _: tmp_path / "cache")
+    monkeypatch.setattr(pooch, "os_cache", lambda _: tmp_path / "cache")
     monkeypatch.delenv("LNLIB_DATA", raising=False)
     return folder
 
@@ -123,7 +124,7 @@ def test_a_missing_origin_says_what_to_do(origin):
 @pytest.mark.parametrize("name", sorted(data.REMOTE))
 def test_lnlib_data_names_a_folder(name, origin, monkeypatch):
     monkeypatch.setenv("LNLIB_DATA", str(origin))
-    monkeypatch.setattr(data.pooch, "retrieve", None)  # no download
+    monkeypatch.setattr(pooch, "retrieve", None)  # no download
     from_variable = data.load(name)
     assert data.fetch(name) == data.verify(name, origin)
     monkeypatch.delenv("LNLIB_DATA")
