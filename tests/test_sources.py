@@ -386,7 +386,7 @@ def register_other_quote(claims: list[Any]) -> None:
 REGISTERED = {
     register_nothing: "the registry of dropout_variance_bias does not have it",
     register_another: "dropout.new: registered by dropout_variance_bias, not in",
-    register_elsewhere: "dropout.mean-kept: the registry says chapter",
+    register_elsewhere: "dropout.subtle: the registry says chapter",
     register_other_heading: "the registry says chapter, Conclusion",
     register_other_text: "the registry says glossary",
     register_other_quote: "'While dropout'",
