@@ -87,7 +87,9 @@ def book(results: dict[str, Result]) -> Path:
     output = ROOT / "_build" / "test"
     shutil.rmtree(output / "_build", ignore_errors=True)
     done = build(ROOT, output)
-    assert done.returncode == 0, done.stdout
+    said = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout).splitlines()
+    told = [line for line in said if re.search("warning|error", line, re.IGNORECASE)]
+    assert done.returncode == 0, "\n".join([*told, "...", *said[-20:]])
     assert "Executing notebook" not in done.stdout
     return output / "_build" / "html"
 
@@ -280,7 +282,8 @@ FIGURE_TEXT = """svg => {
     .map(g => {
       const ink = g.querySelector('use, path'), box = g.getBoundingClientRect();
       const said = g.innerHTML.match(/<!--(.*?)-->/)?.[1] || g.id;
-      return {name: `${said} in: ${svg.getAttribute('aria-label')}`, ink: rgb(getComputedStyle(ink).fill),
+      return {name: `${said} in: ${svg.getAttribute('aria-label')}`,
+              ink: rgb(getComputedStyle(ink).fill),
               box: [box.left - frame.x, box.top - frame.y,
                     box.right - frame.x, box.bottom - frame.y]};
     });
