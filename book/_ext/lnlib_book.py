@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from typing import Any, ClassVar, get_args
+from weakref import WeakKeyDictionary
 
 from docutils import nodes
 from jupyter_cache import get_cache
@@ -81,6 +82,12 @@ class StudyResult:
         return claims.finding_text(claim, self.evidence(claim))
 
 
+Studies = dict[str, tuple[StudyRecord, str]]
+# Read once per build.
+_STUDIES: WeakKeyDictionary[Sphinx, Studies] = WeakKeyDictionary()
+_RESULTS: WeakKeyDictionary[Sphinx, dict[str, StudyResult]] = WeakKeyDictionary()
+
+
 def read_study(env: BuildEnvironment, record: StudyRecord, docname: str) -> StudyResult:
     """Return the study's result in the cache.
 
@@ -104,8 +111,10 @@ def project_of(env: BuildEnvironment) -> Project:
     return Project(Path(env.srcdir))
 
 
-def studies(env: BuildEnvironment) -> dict[str, tuple[StudyRecord, str]]:
+def studies(env: BuildEnvironment) -> Studies:
     """Return every registered study with its document, in the order of the contents."""
+    if env.app in _STUDIES:
+        return _STUDIES[env.app]
     order = {name: place for place, name in enumerate(env.external_site_map)}  # type: ignore[attr-defined]
     found = {}
     for name, record in load_registry(project_of(env).registry).items():
@@ -115,19 +124,17 @@ def studies(env: BuildEnvironment) -> dict[str, tuple[StudyRecord, str]]:
         else:
             logger.warning("study %s must have a chapter %s in _toc.yml", name, docname)
     ordered = sorted(found, key=lambda name: order.get(found[name][1], len(order)))
-    return {name: found[name] for name in ordered}
+    return _STUDIES.setdefault(env.app, {name: found[name] for name in ordered})
 
 
 def results(app: Sphinx) -> dict[str, StudyResult]:
     """Return the results of all studies, read once per build."""
-    known: dict[str, StudyResult] | None = getattr(app, "lnlib_results", None)
-    if known is None:
-        known = {
+    if app not in _RESULTS:
+        _RESULTS[app] = {
             name: read_study(app.env, record, docname)
             for name, (record, docname) in studies(app.env).items()
         }
-        app.lnlib_results = known  # type: ignore[attr-defined]
-    return known
+    return _RESULTS[app]
 
 
 # ------------------------------------------------------------------ HTML
@@ -182,10 +189,8 @@ def badges(result: StudyResult, claim: Claim) -> str:
     """Return the verdict's badge, and the expected one where they differ."""
     verdict = result.verdict(claim)
     shown = claims.badge(verdict)
-    if verdict in (claim.expected, NOT_RUN):
+    if verdict in (claim.expected, claims.NOT_JUDGED, NOT_RUN):
         return shown
-    if verdict == claims.NOT_JUDGED:
-        return f'{shown} <span class="lnlib-aside">at tier {claim.tier} it is</span>'
     return (
         f'{shown} <span class="lnlib-aside">expected: {claims.badge(claim.expected)}'
         "</span>"
@@ -199,7 +204,7 @@ def told(result: StudyResult, claim: Claim) -> str:
         return f'<span class="lnlib-finding">{escape(finding)}</span>'
     reasons = {
         NOT_RUN: "This study was not run.",
-        claims.NOT_JUDGED: "Measured, not judged at this tier.",
+        claims.NOT_JUDGED: f"Measured; judged at tier {claim.tier}.",
     }
     reason = reasons.get(
         result.verdict(claim),
@@ -334,13 +339,15 @@ def advice_html(page: Page, result: StudyResult) -> str:
 
 def provenance_html(page: Page, found: Sequence[StudyResult]) -> str:
     """Return from which runs the verdicts come."""
-    told = {
-        f"tier {r.run['tier']}, seed {r.run['seed']}, commit {r.run['commit']}, "
-        + ", ".join(f"{k} {v}" for k, v in r.run["versions"].items())
-        for r in found
-        if r.run
+    runs = [result.run for result in found if result.run]
+    facts = {
+        f"tier {run['tier']}, seed {run['seed']}, control {run['control']}, "
+        + "settings changed, " * run["exploring"]
+        + ", ".join(f"{k} {v}" for k, v in run["versions"].items())
+        + f", commit {run['commit']}"
+        for run in runs
     }
-    lines = "".join(f"<li>{escape(line)}</li>" for line in sorted(told))
+    lines = "".join(f"<li>{escape(line)}</li>" for line in sorted(facts))
     up = "../" * page.docname.count("/")
     return (
         f'<ul class="lnlib-aside">{lines or "<li>No study was run.</li>"}</ul>'
