@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -126,4 +127,6 @@ def lnlib(project: Project, *words: str, **more: Any) -> subprocess.Popen[str]:
         text=True,
         start_new_session=True,
         **more,
+        # A job in the background of a shell ignores Ctrl-C, and hands that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )

@@ -174,7 +174,8 @@ def test_every_import_is_a_declared_dependency():
             if cell["cell_type"] == "code":
                 source = "".join(cell["source"])
                 modules |= imported(re.sub(r"(?m)^[%!].*", "", source))
-    outside = modules - sys.stdlib_module_names - {"lnlib"}
+    local = {"lnlib", *(path.stem for path in paths)}
+    outside = modules - sys.stdlib_module_names - local
     names = {canonicalize_name(PROVIDERS.get(name, name)) for name in outside}
     assert names <= project_ranges(PROJECT).keys()
 
