@@ -327,8 +327,10 @@ def cache_result(job: Job, cache: Path, project: Project) -> None:
                 output.execution_count = count
     notebook.metadata["language_info"] = done.metadata.language_info
     data = {"execution_seconds": done.metadata.lnlib.seconds}
-    get_cache(cache).cache_notebook_bundle(
-        CacheBundleIn(notebook, str(source), data=data),
-        overwrite=True,
-        check_validity=False,
-    )
+    cache.mkdir(parents=True, exist_ok=True)
+    with _lock(cache / ".lock"):  # jupyter-cache has none
+        get_cache(cache).cache_notebook_bundle(
+            CacheBundleIn(notebook, str(source), data=data),
+            overwrite=True,
+            check_validity=False,
+        )
