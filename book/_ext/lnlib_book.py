@@ -232,7 +232,7 @@ def seconds(result: StudyResult) -> str:
         if result.run.get("tier") == tier:
             parts.append(f"{tier} {result.run['cpu_seconds']:.0f} s (measured)")
         else:
-            parts.append(f"{tier} at most {runner.BUDGETS[tier]} s")
+            parts.append(f"{tier} budget {runner.BUDGETS[tier]} s")
     return ", ".join(parts)
 
 
