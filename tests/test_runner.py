@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jupyter_cache
 import nbformat
 import pytest
 from jupyter_cache import get_cache
@@ -418,6 +420,25 @@ def test_cache_is_found_by_the_book(finished: Project) -> None:
     code = results.code_cells(merged)
     assert [cell.execution_count for cell in code] == [1, 2, 3, 4, 5, 6]
     assert code[3].outputs[0].execution_count == 4
+
+
+@pytest.mark.xdist_group("runner")
+def test_one_process_at_a_time_fills_the_cache(
+    finished: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, taken = runner.book_cache(finished, "quick"), []
+
+    def watched(path: Path) -> Any:
+        with (cache / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                taken.append(path)
+        return get_cache(path)
+
+    monkeypatch.setattr(jupyter_cache, "get_cache", watched)
+    runner.cache_result(ONE, cache, finished)
+    assert taken == [cache]
 
 
 @pytest.mark.xdist_group("runner")
