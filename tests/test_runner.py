@@ -386,6 +386,17 @@ def test_what_makes_stale(
 
 
 @pytest.mark.xdist_group("runner")
+@pytest.mark.parametrize("new", [("work", "imports"), ("imports", "working")])
+def test_other_ids_of_cells_make_stale(finished: Project, new: tuple[str, str]) -> None:
+    """Two are swapped, or one is renamed: outputs are found by the ids."""
+    notebook = read_notebook(finished.notebook("one"))
+    cells = {cell.id: cell for cell in notebook.cells}
+    cells["imports"].id, cells["work"].id = new
+    nbformat.write(notebook, finished.notebook("one"))
+    assert status(ONE, finished) == "stale: code cells changed"
+
+
+@pytest.mark.xdist_group("runner")
 def test_new_library_makes_stale(
     finished: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
