@@ -203,9 +203,9 @@ def _execute(job: Job, project: Project, path: Path, limit: float) -> str | None
     paths = [str(project.root), os.environ.get("PYTHONPATH", "")]
     settings["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     settings["LNLIB_REGISTRY"] = str(project.registry)
-    about = asdict(job) | {"inputs": inputs(job, project)}
     start = _clocks()
     try:
+        about = asdict(job) | {"inputs": inputs(job, project)}
         with _environment(settings), _deadline(limit) as expired:
             papermill.execute_notebook(
                 source,
@@ -225,7 +225,7 @@ def _execute(job: Job, project: Project, path: Path, limit: float) -> str | None
         partial.replace(path)
     except Exception as error:  # whatever it is, there is no result
         if not partial.exists():
-            return f"did not start: {error!r}"
+            return f"did not start: {_reason(error)}"
         partial.replace(failed)
         why = f"ran longer than {limit:g} s" if expired.is_set() else _reason(error)
         return f"{_stopped_at(failed)}: {why}\nIts traceback is in {failed}"

@@ -173,6 +173,29 @@ def test_run_names_what_is_stale_and_runs_only_that(
     assert len(list(cache.iterdir())) == 3, "one for each state of lnlib"
 
 
+@pytest.mark.parametrize("work", ["1 +", "%%bash\necho so"])
+def test_a_notebook_that_is_no_python_fails_alone(
+    project: Project, capsys: pytest.CaptureFixture[str], work: str
+) -> None:
+    add_study(project, "two")
+    run = ["run", "--tier", "quick", "--jobs", "1"]
+    assert cli.main([*run, "two"]) == 0
+    add_study(project, "two", work=work)
+    capsys.readouterr()
+    assert cli.main(["verdicts", "--tier", "quick"]) == 1
+    assert "two (quick) is stale: " in capsys.readouterr().out
+    assert cli.main(run) == 1
+    told = capsys.readouterr().out
+    assert "FAILED two (quick): did not start: ProjectError: " in told
+    assert "two.ipynb must be Python: " in told
+    assert "nothing is handed to the book: " in told
+    assert "2 run, 0 fresh, 1 failed" in told
+    assert (status(ONE, project), status(TWO, project)) == ("fresh", "missing")
+    add_study(project, "two")
+    assert cli.main(run) == 0
+    assert "1 run, 1 fresh, 0 failed" in capsys.readouterr().out
+
+
 def test_a_failed_check_fails_again_while_fresh(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
