@@ -148,14 +148,23 @@ def verdict_of(evidence: Sequence[Evidence]) -> str:
     return "conditional" if told_apart else "undecided"
 
 
-def check_bundle(bundle: Mapping[str, Any], record: StudyRecord, tier: str) -> None:
+def check_bundle(
+    bundle: Mapping[str, Any], record: StudyRecord, tier: str, control: str = "none"
+) -> None:
     """Judge a stored verdict again, from its numbers and the registry.
 
     Raises:
         EvidenceError: the stored evidence, outcome or verdict is not what the registry
-            and the rule make of the stored numbers.
+            and the rule make of the stored numbers, or evidence is missing or doubled.
     """
     claim = record.claim(bundle["claim"])
+    names = [item["name"] for item in bundle["evidence"]]
+    missing = _unmeasured(claim, names, control)
+    if missing or len(set(names)) < len(names):
+        raise EvidenceError(
+            f"{claim.id} must have evidence for each prediction, once; the result has "
+            f"{', '.join(names) or 'none'}, and lacks {', '.join(missing) or 'none'}"
+        )
     evidence = []
     for item in bundle["evidence"]:
         measured = Estimate(
@@ -174,6 +183,16 @@ def check_bundle(bundle: Mapping[str, Any], record: StudyRecord, tier: str) -> N
             f"{claim.id}: the evidence makes the verdict {verdict}; the result says "
             f"{bundle['verdict']}"
         )
+
+
+def _unmeasured(claim: Claim, measured: Iterable[str], control: str) -> list[str]:
+    """Return the predictions that a verdict waits for: stated ones and laws.
+
+    Under a control laws may be left out.
+    """
+    found = set(measured)
+    owed = ("stated", "law") if control == "none" else ("stated",)
+    return [p.name for p in claim.predictions if p.kind in owed and p.name not in found]
 
 
 def _verdict_at(claim: Claim, evidence: Sequence[Evidence], tier: str) -> str:
@@ -289,11 +308,7 @@ class Study:
         """
         claim = self.record_of.claim(claim_id)
         found = self._evidence.get(claim_id, {})
-        owed = ("stated", "law") if self.control == "none" else ("stated",)
-        missing = [
-            p.name for p in claim.predictions if p.kind in owed and p.name not in found
-        ]
-        if missing:
+        if missing := _unmeasured(claim, found, self.control):
             raise EvidenceError(
                 f"{claim_id} cannot be judged before these predictions are measured: "
                 f"{', '.join(missing)}"

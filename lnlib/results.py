@@ -276,7 +276,7 @@ def verdicts_of(notebook: Any, project: Project) -> list[dict[str, Any]]:
     try:
         record = project.record(runs[0]["study"])
         for bundle in found:
-            check_bundle(bundle, record, runs[0]["tier"])
+            check_bundle(bundle, record, runs[0]["tier"], runs[0]["control"])
         shown = sorted((b["claim"], b["verdict"]) for b in found)
         agree = shown == sorted(runs[0]["verdicts"].items())
     except (LookupError, TypeError, ValueError) as error:

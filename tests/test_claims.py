@@ -468,6 +468,26 @@ def test_a_stored_verdict_is_judged_again(folder: Path, bundle: dict[str, Any]) 
             claims.check_bundle(edited, record, "book")
 
 
+def test_removed_evidence_is_missed(folder: Path, bundle: dict[str, Any]) -> None:
+    """Without its unwelcome half the rest of the evidence would say something else."""
+    raw = a_study()
+    raw["claims"][0]["predictions"].append(a_prediction("more"))
+    record = registry.load_study("toy", write(folder, raw))
+    item = bundle["evidence"][0]
+    bundle["evidence"].append(item | {"name": "more"})
+    claims.check_bundle(bundle, record, "book")
+    for index, name in enumerate(("gain", "law-1", "more")):
+        edited = copy.deepcopy(bundle)
+        del edited["evidence"][index]
+        with pytest.raises(claims.EvidenceError, match=f"lacks {name}"):
+            claims.check_bundle(edited, record, "book")
+        if name == "law-1":
+            claims.check_bundle(edited, record, "book", "identity")
+    bundle["evidence"].append(item)
+    with pytest.raises(claims.EvidenceError, match="once; the result has gain, law-1"):
+        claims.check_bundle(bundle, record, "book")
+
+
 def test_finding_formats(folder: Path) -> None:
     item = make_evidence(stated(), GOOD, "book")
     text = f"{item:.1f} {item:±.2f} {item.low:.1f} {item.n}"

@@ -253,6 +253,11 @@ def verdict(notebook: Any) -> None:
     first(notebook, VERDICT_MIME)[VERDICT_MIME]["verdict"] = "fails"
 
 
+def evidence(notebook: Any) -> None:
+    """Remove a law, without which the verdict would be the same."""
+    bundles(notebook, VERDICT_MIME)[1]["evidence"].pop()
+
+
 def page(notebook: Any) -> None:
     data = first(notebook, VERDICT_MIME)
     data["text/html"] = data["text/html"].replace("holds", "fails")
@@ -282,7 +287,7 @@ def seal(notebook: Any) -> None:
     del notebook.metadata["lnlib"]
 
 
-EDITS = [number, interval, outcome, bound, verdict, removed, table, closing]
+EDITS = [number, interval, outcome, bound, verdict, evidence, removed, table, closing]
 
 
 @pytest.mark.xdist_group("runner")
