@@ -335,8 +335,9 @@ class Study:
 
         Raises:
             StudyError: with no control and at ordinary settings, if a law was not met,
-                a claim was not judged or a verdict is not the expected one; under a
-                control, if a claim that it must move or leave was not judged.
+                a claim was not judged, a verdict is not the expected one or, from tier
+                book on, a registered prediction was not measured; under a control, if a
+                claim that it must move or leave was not judged.
         """
         if self._settings is None:
             raise StudyError(f"{self.name} must declare its settings with Study.uses")
@@ -387,6 +388,13 @@ class Study:
                 problems.append(
                     f"{claim.id} is {verdict}, the registry expects {claim.expected}"
                 )
+            found = self._evidence.get(claim.id, {})
+            if self.tier != "quick" and verdict is not None:
+                problems += [
+                    f"{claim.id}/{p.name} is registered and was not measured"
+                    for p in claim.predictions
+                    if p.name not in found
+                ]
         return problems
 
 

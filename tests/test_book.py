@@ -570,6 +570,16 @@ def test_what_is_not_run_is_not_guessed(extension: Any) -> None:
     assert "measured" not in extension.seconds(empty)
 
 
+def test_a_finding_that_was_not_measured_is_not_called_unexpected(
+    extension: Any,
+) -> None:
+    record = PROJECT.record(STUDIES[0])
+    claim = record.claims[0]
+    bundle = {"claim": claim.id, "verdict": claim.expected, "evidence": []}
+    result = extension.StudyResult(record, "doc", {claim.id: bundle}, {"tier": "book"})
+    assert "measurements that this run skipped" in extension.told(result, claim)
+
+
 def test_an_unexpected_verdict_stands_beside_the_expected_one(extension: Any) -> None:
     record = PROJECT.record(STUDIES[0])
     claim = record.claims[0]

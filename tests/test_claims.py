@@ -358,6 +358,19 @@ def test_a_finding_needs_all_it_shows(folder: Path, capsys: Any) -> None:
     study.close()
 
 
+def test_from_tier_book_on_every_prediction_is_measured(folder: Path) -> None:
+    raw = a_study()
+    cell = a_prediction("cell", kind="map", relation=None, bound=None)
+    raw["claims"][0]["predictions"].append(cell)
+    write(folder, raw)
+    message = "toy.main/cell is registered and was not measured"
+    for tier in ("book", "full"):
+        with pytest.raises(claims.StudyError, match=message):
+            run(BOTH, tier=tier).close()
+    run(BOTH, tier="quick").close()
+    run(BOTH | {"toy.main": BAD}, control="identity").close()
+
+
 def test_under_a_control_every_touched_claim_is_judged(folder: Path) -> None:
     with pytest.raises(claims.StudyError, match=r"toy\.other was not judged under"):
         run({"toy.main": BAD}, control="identity").close()

@@ -203,6 +203,7 @@ def told(result: StudyResult, claim: Claim) -> str:
     if finding:
         return f'<span class="lnlib-finding">{escape(finding)}</span>'
     reasons = {
+        claim.expected: "The finding needs measurements that this run skipped.",
         NOT_RUN: "This study was not run.",
         claims.NOT_JUDGED: f"Measured; judged at tier {claim.tier}.",
     }
