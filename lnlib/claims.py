@@ -290,13 +290,21 @@ class Study:
 
         Raises:
             ValueError: no such claim or prediction.
-            EvidenceError: the measurement cannot serve, or the claim is judged already.
+            EvidenceError: the measurement cannot serve, the prediction has one already,
+                or the claim is judged already.
         """
         claim = self.record_of.claim(claim_id)
         if claim_id in self._verdicts:
             raise EvidenceError(f"{claim_id} was judged already: record before judging")
         evidence = make_evidence(claim.prediction(prediction), measured, self.tier)
-        self._evidence.setdefault(claim_id, {})[prediction] = evidence
+        found = self._evidence.setdefault(claim_id, {})
+        if prediction in found:
+            raise EvidenceError(
+                f"{claim_id}/{prediction} must be recorded once; received {measured} "
+                f"after {found[prediction].measured}. To measure again, run the "
+                "notebook from its first cell."
+            )
+        found[prediction] = evidence
         return evidence
 
     def judge(self, claim_id: str) -> str:

@@ -412,6 +412,16 @@ def test_evidence_is_owed_and_final(folder: Path) -> None:
         done.record("toy.main", "gain", BAD)
 
 
+@pytest.mark.parametrize("again", [GOOD, BAD])
+def test_a_prediction_is_recorded_once(folder: Path, again: Estimate) -> None:
+    study = claims.Study("toy")
+    study.record("toy.main", "gain", GOOD)
+    with pytest.raises(
+        claims.EvidenceError, match=r"toy\.main/gain must be recorded o"
+    ):
+        study.record("toy.main", "gain", again)
+
+
 @pytest.mark.parametrize(
     ("parameter", "value", "message"),
     [
