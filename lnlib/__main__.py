@@ -31,7 +31,7 @@ from rich.text import Text
 
 from lnlib import data, runner
 from lnlib.choices import choose
-from lnlib.claims import TIERS
+from lnlib.claims import MAX_SEED, TIERS
 from lnlib.results import (
     Job,
     Project,
@@ -47,7 +47,7 @@ RESULTS: dict[str, Any] = {"type": Path, "help": "their folder (_build/results)"
 OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "run": {
         "--tier": TIER,
-        "--seed": {"default": "0", "help": "base seed (0)"},
+        "--seed": {"default": "0", "help": f"base seed, at most {MAX_SEED} (0)"},
         "--control": {"default": "none", "help": "name of a control, all, none (none)"},
         "--device": {"default": "cpu", "help": "cpu, cuda (cpu)"},
         "--jobs": {"default": str(cpu_count()), "help": "processes (one per core)"},

@@ -28,6 +28,7 @@ VERDICT_MIME = "application/vnd.lnlib.verdict+json"
 RUN_MIME = "application/vnd.lnlib.run+json"
 TIERS = ("quick", "book", "full")
 DEVICES = ("cpu", "cuda")
+MAX_SEED = 9_999  # studies multiply it to draw apart; torch and numpy take 32 bits
 NOT_JUDGED = "not judged"
 MIN_REPLICAS = {"quick": 4, "book": 8, "full": 8}
 REPORTED_PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "matplotlib")
@@ -39,6 +40,15 @@ class EvidenceError(ValueError):
 
 class StudyError(RuntimeError):
     """A study ended with a missed law, an unjudged claim or an unexpected verdict."""
+
+
+def check_seed(seed: object) -> int:
+    """Return a base seed that every study can take; ValueError says which can be."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
+        raise ValueError(
+            f"seed must be a whole number from 0 to {MAX_SEED}; received {seed!r}"
+        )
+    return seed
 
 
 # ---------------------------------------------------------------- the one rule
@@ -235,9 +245,7 @@ class Study:
         self.tier = choose("tier", tier, TIERS)
         self.control = choose("control", control, ["none", *self.record_of.controls])
         self.device = choose("device", device, DEVICES)
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-            raise ValueError(f"seed must be a whole number >= 0; received {seed!r}")
-        self.seed = seed
+        self.seed = check_seed(seed)
         self.exploring = False
         self._settings: dict[str, Any] | None = None
         self._evidence: dict[str, dict[str, Evidence]] = {}

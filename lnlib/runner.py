@@ -24,7 +24,7 @@ import psutil  # type: ignore[import-untyped]
 from joblib import Parallel, delayed
 
 from lnlib.choices import choose
-from lnlib.claims import DEVICES, RUN_MIME, TIERS
+from lnlib.claims import DEVICES, RUN_MIME, TIERS, check_seed
 from lnlib.results import (
     DEFAULTS,
     Job,
@@ -78,6 +78,7 @@ def plan(
     known = project.studies()
     choose("tier", tier, TIERS)
     choose("device", device, DEVICES)
+    check_seed(seed)
     chosen = [choose("study", name, known) for name in studies] or known
     controls = {name: ["none", *project.record(name).controls] for name in chosen}
     valid = ["all", *dict.fromkeys(c for own in controls.values() for c in own)]

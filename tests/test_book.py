@@ -28,7 +28,7 @@ from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page
 
 from lnlib import runner
-from lnlib.claims import TIERS
+from lnlib.claims import MAX_SEED, TIERS
 from lnlib.results import Job, Project, Result, read_result, result_path
 
 pytestmark = pytest.mark.xdist_group("book")  # one worker builds, once
@@ -595,6 +595,12 @@ def test_budgets_on_the_pages(extension: Any) -> None:
     text = (ROOT / "book" / "rerun.md").read_text("utf-8")
     for tier in TIERS:
         assert f"| `{tier}` | {runner.BUDGETS[tier]} |" in text
+
+
+@pytest.mark.parametrize("page", ["README.md", "book/rerun.md"])
+def test_the_seeds_on_the_pages(page: str) -> None:
+    text = (ROOT / page).read_text("utf-8")
+    assert f"| `seed` | a whole number from 0 to {MAX_SEED} |" in text
 
 
 # ------------------------------------------------------------------ the example

@@ -431,6 +431,7 @@ def test_a_prediction_is_recorded_once(folder: Path, again: Estimate) -> None:
         ("seed", -1, "whole number"),
         ("seed", "0", "whole number"),
         ("seed", True, "whole number"),
+        ("seed", 10_000, "from 0 to 9999; received 10000"),
     ],
 )
 def test_bad_parameters(folder: Path, parameter: str, value: Any, message: str) -> None:

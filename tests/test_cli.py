@@ -52,6 +52,7 @@ def wait_for(path: Path, seconds: float = 60) -> None:
         ("run --sede=7", "Did you mean '--seed'?"),
         ("run --seed -1", "--seed must be a whole number >= 0; received '-1'"),
         ("run --seed 1.5", "--seed must be a whole number >= 0; received '1.5'"),
+        ("run --seed 10000", "seed must be a whole number from 0 to 9999; received"),
         ("run --jobs 0", "--jobs must be a whole number >= 1; received '0'"),
         ("run --results lnlib/runner.py", "--results must be a folder"),
         ("verdicts onne", "Did you mean 'one'?"),
