@@ -167,7 +167,7 @@ def fill_book(jobs: list[Job], project: Project) -> None:
     """Put those results into the book's cache that are at default parameters."""
     try:
         for job in jobs:
-            if job == Job(job.study, job.tier):
+            if job.tier in runner.BOOK_TIERS and job == Job(job.study, job.tier):
                 cache = runner.book_cache(project, job.tier)
                 runner.cache_result(job, cache, project)
     except ProjectError as error:  # the cache's name depends on every notebook

@@ -46,6 +46,7 @@ from lnlib.results import (
 
 BUDGETS = {"quick": 45, "book": 180, "full": 900}  # seconds of one core
 LIMITS = {tier: 10 * seconds for tier, seconds in BUDGETS.items()}  # a hung kernel
+BOOK_TIERS = {"book": "", "quick": "test"}  # where below _build the book has its cache
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -294,9 +295,12 @@ def book_cache(project: Project, tier: str = "book") -> Path:
     """Return the folder of Jupyter Book's cache for the present lnlib and libraries.
 
     Its own key is the code cells alone: a change elsewhere must lead elsewhere.
+
+    Raises:
+        ValueError: the book has no pages of that tier.
     """
+    below = BOOK_TIERS[choose("tier of the book", tier, BOOK_TIERS)]
     digest = sha256(json.dumps(surroundings(project.studies(), project)))[:16]
-    below = {"book": "", "quick": "test", "full": "full"}[tier]
     return project.root / "_build" / below / ".jupyter_cache" / digest
 
 

@@ -197,6 +197,14 @@ def test_a_notebook_that_is_no_python_fails_alone(
     assert "1 run, 1 fresh, 0 failed" in capsys.readouterr().out
 
 
+def test_the_long_version_is_no_page(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["run", "--tier", "full", "--jobs", "1"]) == 0
+    assert status(Job("one", "full"), project) == "fresh"
+    assert not list(project.root.glob("_build/**/.jupyter_cache"))
+
+
 def test_a_failed_check_fails_again_while_fresh(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -459,6 +459,8 @@ def test_one_process_at_a_time_fills_the_cache(
 
 @pytest.mark.xdist_group("runner")
 def test_cache_refuses_what_is_not_the_default_or_not_fresh(finished: Project) -> None:
+    with pytest.raises(ValueError, match="tier of the book must be one of book, quick"):
+        runner.book_cache(finished, "full")
     cache = runner.book_cache(finished, "quick")
     for job in (
         Job("one", "quick", seed=1),
