@@ -525,7 +525,10 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         (folder / f"{name}.md").write_text("---\norphan: true\n---\n" + page, "utf-8")
     (folder / "conf.py").write_text(CONF, "utf-8")
     command = [sys.executable, "-m", "sphinx", "-W", "-n", "-q", ".", "out"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    elsewhere = os.environ | {"LNLIB_REGISTRY": str(folder)}  # of kernels, not of pages
+    done = subprocess.run(
+        command, cwd=folder, env=elsewhere, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     html = {n: (folder / "out" / f"{n}.html").read_text("utf-8") for n in names}
     return {name: unescape(page).replace("’", "'") for name, page in html.items()}
