@@ -34,6 +34,7 @@ CONDA_NAMES = {"matplotlib-base": "matplotlib", "pytorch": "torch"}
 CONDA_SPEC = re.compile(r"([a-z0-9][a-z0-9._-]*)(?: ([<>=!~0-9.,]+))?")
 # What we import under another name than the package has, or through another package.
 PROVIDERS = {
+    "PIL": "pillow",
     "IPython": "ipykernel",
     "cycler": "matplotlib",
     "docutils": "jupyter-book",
@@ -166,6 +167,14 @@ def imported(source: str) -> set[str]:
     return modules
 
 
+def undeclared(modules, local, *more):
+    """Packages that code imports and pyproject.toml does not list, `more` included."""
+    outside = modules - sys.stdlib_module_names - {"lnlib", *local}
+    names = {canonicalize_name(PROVIDERS.get(name, name)) for name in outside}
+    declared = {canonicalize_name(Requirement(line).name) for line in more}
+    return names - project_ranges(PROJECT).keys() - declared
+
+
 def test_every_import_is_a_declared_dependency():
     paths = [*(ROOT / "lnlib").rglob("*.py"), *(ROOT / "book/_ext").glob("*.py")]
     modules = set().union(*(imported(path.read_text()) for path in paths))
@@ -174,10 +183,14 @@ def test_every_import_is_a_declared_dependency():
             if cell["cell_type"] == "code":
                 source = "".join(cell["source"])
                 modules |= imported(re.sub(r"(?m)^[%!].*", "", source))
-    local = {"lnlib", *(path.stem for path in paths)}
-    outside = modules - sys.stdlib_module_names - local
-    names = {canonicalize_name(PROVIDERS.get(name, name)) for name in outside}
-    assert names <= project_ranges(PROJECT).keys()
+    assert undeclared(modules, {path.stem for path in paths}) == set()
+
+
+def test_every_import_of_a_test_is_a_declared_dependency():
+    paths = list((ROOT / "tests").rglob("*.py"))
+    modules = set().union(*(imported(path.read_text()) for path in paths))
+    dev = PROJECT["project"]["optional-dependencies"]["dev"]
+    assert undeclared(modules, {path.stem for path in paths}, *dev) == set()
 
 
 def test_torch_is_pinned_exactly():
