@@ -73,22 +73,35 @@ def no_result(project: Project, job: Job = ONE) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("cells", "message"),
+    ("left", "cells", "message"),  # a result is left if it closed as it was asked to
     [
-        ({"work": "1 / 0"}, "cell work (1 / 0): ZeroDivisionError"),
-        ({"work": "import os\nos.kill(os.getpid(), 9)"}, "the kernel died"),
-        ({"close": "pass"}, "must close once; it closed 0 times"),
-        ({"measure": MEASURE.replace("exact(4.0", "exact(2.0")}, "law one.spread/vari"),
-        ({"measure": MEASURE.replace("exact(2.0", "exact(0.0")}, "one.spread is holds"),
+        (False, {"work": "1 / 0"}, "cell work (1 / 0): ZeroDivisionError"),
+        (False, {"work": "import os\nos.kill(os.getpid(), 9)"}, "the kernel died"),
+        (False, {"close": "pass"}, "must close once; it closed 0 times"),
         (
+            False,
+            {"measure": MEASURE.replace("exact(4.0", "exact(2.0")},
+            "law one.spread/variance",
+        ),
+        (
+            False,
+            {"measure": MEASURE.replace("exact(2.0", "exact(0.0")},
+            "one.spread is holds",
+        ),
+        (
+            True,
             {
                 "measure": MEASURE.replace("exact(4.0", "exact(2.0"),
                 "close": "try:\n    study.close()\nexcept RuntimeError:\n    pass",
             },
             "law variance is missed",
         ),
-        ({"open": OPEN.replace("0.0", "0.1")}, "settings are not the ordinary ones"),
-        ({"open": OPEN.replace("tier=tier", "tier='book'")}, "tier must be 'quick'"),
+        (True, {"open": OPEN.replace("0.0", "0.1")}, "settings are not the ordinary"),
+        (
+            False,
+            {"open": OPEN.replace("tier=tier", "tier='book'")},
+            "tier must be 'quick'",
+        ),
     ],
     ids=[
         "raises",
@@ -101,14 +114,17 @@ def no_result(project: Project, job: Job = ONE) -> bool:
         "other-tier",
     ],
 )
-def test_failing_study(project: Project, cells: dict[str, str], message: str) -> None:
+def test_failing_study(
+    project: Project, left: bool, cells: dict[str, str], message: str
+) -> None:
     add_study(project, "one", **cells)
     outcome = execute(ONE, project)
     assert outcome.error is not None
     assert message in outcome.error
-    if "failed.ipynb" in outcome.error:
-        assert no_result(project)
-        assert path_of(project).with_suffix(".failed.ipynb").exists()
+    failed = path_of(project).with_suffix(".failed.ipynb")
+    assert path_of(project).exists() == left
+    assert failed.exists() == (str(failed) in outcome.error) == (not left)
+    assert no_result(project) != left
 
 
 @pytest.mark.parametrize(
