@@ -26,6 +26,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page
+from studies import blocks
 
 from lnlib import runner
 from lnlib.claims import MAX_SEED, TIERS
@@ -606,16 +607,10 @@ def test_the_seeds_on_the_pages(page: str) -> None:
 # ------------------------------------------------------------------ the example
 
 
-def blocks(page: str, language: str) -> list[str]:
-    """Return the code blocks of a page in that language."""
-    text = (ROOT / "book" / page).read_text("utf-8")
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-
-
 @pytest.fixture
 def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
     """Run the study of add_a_study.md, and return its verdicts."""
-    (registry,) = blocks("add_a_study.md", "yaml")
+    *_, registry = blocks("add_a_study.md", "yaml")
     (tmp_path / "mean_removal.yml").write_text(registry, encoding="utf-8")
     monkeypatch.setenv("LNLIB_REGISTRY", str(tmp_path))
     monkeypatch.setattr("lnlib.claims.display", lambda *_, **__: None)
@@ -623,21 +618,13 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
     def run(control: str) -> Any:
         first, *cells = blocks("add_a_study.md", "python")
         names: dict[str, Any] = {}
-        exec(IMPORTS + first, names)  # the page's own cells, in order
+        exec(first, names)  # the page's own cells, in order
         names["control"] = control
         for cell in cells:
             exec(cell, names)
         return names["study"]
 
     return run
-
-
-IMPORTS = """
-import numpy as np, torch
-import torch.nn.functional as F
-from lnlib.claims import Study
-from lnlib.stats import exact
-"""
 
 
 @pytest.mark.parametrize(
