@@ -229,9 +229,62 @@ def test_workflows_give_away_no_rights(path):
     assert rights.pop("deploy", set()) <= {"pages", "id-token"}
     assert not any(rights.values())
     for job in workflow["jobs"].values():
-        for step in job["steps"]:
+        if "uses" in job:
+            assert re.fullmatch(r"\./\.github/workflows/[a-z]+\.yml", job["uses"])
+        for step in job.get("steps", []):
             if "uses" in step:
-                assert re.fullmatch(r"actions/[a-z-]+@v\d+", step["uses"])
-            if "python-version" in step.get("with", {}):
-                version = step["with"]["python-version"]
+                assert ACTION.fullmatch(step["uses"]), step["uses"]
+            for version in versions(job, step):
                 assert project_ranges(PROJECT)["python"].contains(version)
+
+
+ACTION = re.compile(r"actions/[a-z-]+@(v\d+|[0-9a-f]{40})")
+
+
+def versions(job, step):
+    """The versions of Python with which a step of a workflow runs."""
+    version = step.get("with", {}).get("python-version")
+    if version == "${{ matrix.python-version }}":
+        return [row["python-version"] for row in job["strategy"]["matrix"]["include"]]
+    return [version] if version else []
+
+
+@pytest.mark.parametrize(
+    ("action", "known"),
+    [
+        ("actions/checkout@v7", True),
+        (f"actions/checkout@{'0a' * 20}", True),
+        ("actions/checkout@main", False),
+        ("actions/checkout@0a0a0a", False),
+        ("somebody/checkout@v7", False),
+    ],
+)
+def test_an_action_has_a_version_or_a_commit(action, known):
+    assert bool(ACTION.fullmatch(action)) == known
+
+
+def workflow(name):
+    return yaml.safe_load((ROOT / ".github/workflows" / f"{name}.yml").read_text())
+
+
+def test_every_promised_system_is_tested():
+    rows = workflow("test")["jobs"]["test"]["strategy"]["matrix"]["include"]
+    whole = [row for row in rows if "options" not in row]
+    assert [(row["os"], row["python-version"]) for row in whole] == [
+        ("ubuntu-latest", "3.11")
+    ]
+    versions = {row["python-version"] for row in rows}
+    listed = PROJECT["project"]["classifiers"]
+    promised = {line.split(":: ")[-1] for line in listed if ":: Python ::" in line}
+    assert versions == promised
+    assert {row["os"] for row in rows} == {"ubuntu-latest", "macos-latest"}
+    for row in rows:
+        for option in row.get("options", "").split():
+            assert (ROOT / option.removeprefix("--ignore=")).is_file(), option
+
+
+def test_nothing_is_published_untested():
+    jobs = workflow("publish")["jobs"]
+    assert jobs["test"]["uses"] == "./.github/workflows/test.yml"
+    assert "workflow_call" in workflow("test")[True]  # YAML reads `on` as true
+    assert set(jobs["deploy"]["needs"]) == {"test", "build"}
