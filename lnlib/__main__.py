@@ -157,6 +157,10 @@ def run_studies(jobs: list[Job], project: Project, workers: int, force: bool) ->
     for outcome in done:
         if outcome.error:
             say(f"FAILED {outcome.job}: {outcome.error}")
+    for job in jobs:
+        if job not in failed and (state := status(job, project)) != "fresh":
+            say(f"FAILED {job}: {state} while it ran. Run it again.")
+            failed.add(job)
     if not project.output:
         fill_book([job for job in jobs if job not in failed], project)
     say(f"{len(due)} run, {len(jobs) - len(due)} fresh, {len(failed)} failed")

@@ -197,6 +197,18 @@ def test_a_notebook_that_is_no_python_fails_alone(
     assert "1 run, 1 fresh, 0 failed" in capsys.readouterr().out
 
 
+def test_a_notebook_that_changes_while_it_runs(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change = "open('one.ipynb', 'r+').write(changed)"
+    work = f"changed = open('one.ipynb').read().replace('1 + 1', '1 + 2')\n{change}"
+    add_study(project, "one", work=f"{work}\n1 + 1")
+    assert cli.main(["run", "--tier", "quick"]) == 1
+    said = capsys.readouterr().out
+    assert "FAILED one (quick): stale: code cells changed while it ran" in said
+    assert "1 run, 0 fresh, 1 failed" in said
+
+
 def test_the_long_version_is_no_page(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
