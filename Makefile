@@ -45,11 +45,12 @@ $(READY): requirements.lock requirements-torch.txt pyproject.toml
 	$(BIN)/python -m pip check
 	@touch $@
 
-# All that a page is made of. The digest changes with any name, content or removal.
+# All that a page is made of. The digest changes with any name, content or removal,
+# and with the variables that change every page.
 PAGE_SOURCES = find _config.yml _toc.yml pyproject.toml requirements.lock requirements-torch.txt \
-  book lnlib notebooks _build/results/book -type f \
+  book lnlib notebooks _build/results/$${LNLIB_BOOK_TIER:-book} -type f \
   ! -path '*/__pycache__/*' ! -path '*/.ipynb_checkpoints/*' | LC_ALL=C sort
-PAGE_DIGEST = { $(PAGE_SOURCES); $(PAGE_SOURCES) | git hash-object --no-filters --stdin-paths; } \
+PAGE_DIGEST = { echo "$$LNLIB_BOOK_TIER $$LNLIB_BOOK_REPOSITORY"; $(PAGE_SOURCES); $(PAGE_SOURCES) | git hash-object --no-filters --stdin-paths; } \
   | git hash-object --stdin
 DIGEST_OF_HTML := _build/html.digest
 

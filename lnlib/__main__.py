@@ -31,15 +31,23 @@ from rich.text import Text
 
 from lnlib import data, runner
 from lnlib.choices import choose
-from lnlib.claims import TIERS
-from lnlib.results import Job, Project, Result, read_result, result_path, status
+from lnlib.claims import MAX_SEED, TIERS
+from lnlib.results import (
+    Job,
+    Project,
+    ProjectError,
+    Result,
+    read_result,
+    result_path,
+    status,
+)
 
 TIER: dict[str, Any] = {"default": "book", "help": f"{', '.join(TIERS)} (book)"}
 RESULTS: dict[str, Any] = {"type": Path, "help": "their folder (_build/results)"}
 OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "run": {
         "--tier": TIER,
-        "--seed": {"default": "0", "help": "base seed (0)"},
+        "--seed": {"default": "0", "help": f"base seed, at most {MAX_SEED} (0)"},
         "--control": {"default": "none", "help": "name of a control, all, none (none)"},
         "--device": {"default": "cpu", "help": "cpu, cuda (cpu)"},
         "--jobs": {"default": str(cpu_count()), "help": "processes (one per core)"},
@@ -150,11 +158,24 @@ def run_studies(jobs: list[Job], project: Project, workers: int, force: bool) ->
         if outcome.error:
             say(f"FAILED {outcome.job}: {outcome.error}")
     for job in jobs:
-        if job == Job(job.study, job.tier) and not (project.output or job in failed):
-            cache = runner.book_cache(project, job.tier)
-            runner.cache_result(job, cache, project)
+        if job not in failed and (state := status(job, project)) != "fresh":
+            say(f"FAILED {job}: {state} while it ran. Run it again.")
+            failed.add(job)
+    if not project.output:
+        fill_book([job for job in jobs if job not in failed], project)
     say(f"{len(due)} run, {len(jobs) - len(due)} fresh, {len(failed)} failed")
     return 1 if failed else 0
+
+
+def fill_book(jobs: list[Job], project: Project) -> None:
+    """Put those results into the book's cache that are at default parameters."""
+    try:
+        for job in jobs:
+            if job.tier in runner.BOOK_TIERS and job == Job(job.study, job.tier):
+                cache = runner.book_cache(project, job.tier)
+                runner.cache_result(job, cache, project)
+    except ProjectError as error:  # the cache's name depends on every notebook
+        say(f"nothing is handed to the book: {error}")
 
 
 class TimeLeft(ProgressColumn):

@@ -28,6 +28,7 @@ VERDICT_MIME = "application/vnd.lnlib.verdict+json"
 RUN_MIME = "application/vnd.lnlib.run+json"
 TIERS = ("quick", "book", "full")
 DEVICES = ("cpu", "cuda")
+MAX_SEED = 9_999  # studies take multiples of it, which must fit 32 bits
 NOT_JUDGED = "not judged"
 MIN_REPLICAS = {"quick": 4, "book": 8, "full": 8}
 REPORTED_PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "matplotlib")
@@ -39,6 +40,15 @@ class EvidenceError(ValueError):
 
 class StudyError(RuntimeError):
     """A study ended with a missed law, an unjudged claim or an unexpected verdict."""
+
+
+def check_seed(seed: object) -> int:
+    """Return a base seed that every study can take; ValueError says which can be."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
+        raise ValueError(
+            f"seed must be a whole number from 0 to {MAX_SEED}; received {seed!r}"
+        )
+    return seed
 
 
 # ---------------------------------------------------------------- the one rule
@@ -148,14 +158,23 @@ def verdict_of(evidence: Sequence[Evidence]) -> str:
     return "conditional" if told_apart else "undecided"
 
 
-def check_bundle(bundle: Mapping[str, Any], record: StudyRecord, tier: str) -> None:
+def check_bundle(
+    bundle: Mapping[str, Any], record: StudyRecord, tier: str, control: str = "none"
+) -> None:
     """Judge a stored verdict again, from its numbers and the registry.
 
     Raises:
         EvidenceError: the stored evidence, outcome or verdict is not what the registry
-            and the rule make of the stored numbers.
+            and the rule make of the stored numbers, or evidence is missing or doubled.
     """
     claim = record.claim(bundle["claim"])
+    names = [item["name"] for item in bundle["evidence"]]
+    missing = _unmeasured(claim, names, control)
+    if missing or len(set(names)) < len(names):
+        raise EvidenceError(
+            f"{claim.id} must have evidence for each prediction, once; the result has "
+            f"{', '.join(names) or 'none'}, and lacks {', '.join(missing) or 'none'}"
+        )
     evidence = []
     for item in bundle["evidence"]:
         measured = Estimate(
@@ -174,6 +193,16 @@ def check_bundle(bundle: Mapping[str, Any], record: StudyRecord, tier: str) -> N
             f"{claim.id}: the evidence makes the verdict {verdict}; the result says "
             f"{bundle['verdict']}"
         )
+
+
+def _unmeasured(claim: Claim, measured: Iterable[str], control: str) -> list[str]:
+    """Return the predictions that a verdict waits for: stated ones and laws.
+
+    Under a control laws may be left out.
+    """
+    found = set(measured)
+    owed = ("stated", "law") if control == "none" else ("stated",)
+    return [p.name for p in claim.predictions if p.kind in owed and p.name not in found]
 
 
 def _verdict_at(claim: Claim, evidence: Sequence[Evidence], tier: str) -> str:
@@ -216,9 +245,7 @@ class Study:
         self.tier = choose("tier", tier, TIERS)
         self.control = choose("control", control, ["none", *self.record_of.controls])
         self.device = choose("device", device, DEVICES)
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-            raise ValueError(f"seed must be a whole number >= 0; received {seed!r}")
-        self.seed = seed
+        self.seed = check_seed(seed)
         self.exploring = False
         self._settings: dict[str, Any] | None = None
         self._evidence: dict[str, dict[str, Evidence]] = {}
@@ -271,13 +298,21 @@ class Study:
 
         Raises:
             ValueError: no such claim or prediction.
-            EvidenceError: the measurement cannot serve, or the claim is judged already.
+            EvidenceError: the measurement cannot serve, the prediction has one already,
+                or the claim is judged already.
         """
         claim = self.record_of.claim(claim_id)
         if claim_id in self._verdicts:
             raise EvidenceError(f"{claim_id} was judged already: record before judging")
         evidence = make_evidence(claim.prediction(prediction), measured, self.tier)
-        self._evidence.setdefault(claim_id, {})[prediction] = evidence
+        found = self._evidence.setdefault(claim_id, {})
+        if prediction in found:
+            raise EvidenceError(
+                f"{claim_id}/{prediction} must be recorded once; received {measured} "
+                f"after {found[prediction].measured}. To measure again, run the "
+                "notebook from its first cell."
+            )
+        found[prediction] = evidence
         return evidence
 
     def judge(self, claim_id: str) -> str:
@@ -289,11 +324,7 @@ class Study:
         """
         claim = self.record_of.claim(claim_id)
         found = self._evidence.get(claim_id, {})
-        owed = ("stated", "law") if self.control == "none" else ("stated",)
-        missing = [
-            p.name for p in claim.predictions if p.kind in owed and p.name not in found
-        ]
-        if missing:
+        if missing := _unmeasured(claim, found, self.control):
             raise EvidenceError(
                 f"{claim_id} cannot be judged before these predictions are measured: "
                 f"{', '.join(missing)}"
@@ -320,8 +351,9 @@ class Study:
 
         Raises:
             StudyError: with no control and at ordinary settings, if a law was not met,
-                a claim was not judged or a verdict is not the expected one; under a
-                control, if a claim that it must move or leave was not judged.
+                a claim was not judged, a verdict is not the expected one or, from tier
+                book on, a registered prediction was not measured; under a control, if a
+                claim that it must move or leave was not judged.
         """
         if self._settings is None:
             raise StudyError(f"{self.name} must declare its settings with Study.uses")
@@ -372,6 +404,13 @@ class Study:
                 problems.append(
                     f"{claim.id} is {verdict}, the registry expects {claim.expected}"
                 )
+            found = self._evidence.get(claim.id, {})
+            if self.tier != "quick" and verdict is not None:
+                problems += [
+                    f"{claim.id}/{p.name} is registered and was not measured"
+                    for p in claim.predictions
+                    if p.name not in found
+                ]
         return problems
 
 

@@ -95,13 +95,13 @@ def make_norm(
     for evaluation mode.
 
     Raises:
-        ValueError: unknown name, or `groups` that does not divide `dim`.
+        ValueError: unknown name, or `groups` that is not a divisor of `dim`.
     """
     choose("norm", name, NORMS)
-    if dim < 1 or dim % groups:
+    if dim < 1 or groups < 1 or dim % groups:
         raise ValueError(
-            f"dim must be positive and a multiple of groups; received dim={dim}, "
-            f"groups={groups}"
+            "dim and groups must be positive, and dim a multiple of groups; received "
+            f"dim={dim}, groups={groups}"
         )
     shape = (dim,) if replicas is None else (replicas, 1, dim)
     scale = torch.ones(shape, dtype=dtype, device=device)

@@ -45,7 +45,8 @@ def spectral_norm(
 
     Power iteration on JᵀJ; J is never formed.  Jᵀu is one backward pass, and Jv one
     through that pass, since Jᵀu is linear in u.  It ends when ‖JᵀJv - σ²v‖ is at most
-    tolerance · σ²; σ's own error is then smaller still.
+    tolerance · σ²: then σ² is as close as that to some eigenvalue of JᵀJ.  It is a
+    lower bound on the largest, and from a random start almost surely the largest.
 
     Raises:
         RuntimeError: not there after `max_steps`.
@@ -79,14 +80,20 @@ def coupling(f: Function, X: Tensor) -> float:
     over the whole batch; 0 means that samples are independent.
 
     Raises:
-        ValueError: fewer than two samples.
+        ValueError: fewer than two samples, or none that acts on its own output.
     """
     n = len(X)
     if n < 2:
         raise ValueError(f"coupling must have at least two samples; received {n}")
     blocks = jacobian(f, X).reshape(n, -1, n, X[0].numel()).square().sum((1, 3))
     own = blocks.diagonal().sum()
-    return float(((blocks.sum() - own).clamp(min=0) / own).sqrt())
+    if own == 0:
+        raise ValueError(
+            "coupling must compare with what samples do to their own outputs; "
+            "received a Jacobian whose diagonal blocks are 0"
+        )
+    others = blocks.fill_diagonal_(0).sum()  # a difference of sums would lose it
+    return float((others / own).sqrt())
 
 
 def gradient_norms(loss: Tensor, tensors: Sequence[Tensor], keep: int = 0) -> Tensor:

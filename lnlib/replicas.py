@@ -171,7 +171,8 @@ def best_learning_rate(
 
     Raises:
         ValueError: fewer than three learning rates, not positive and increasing; scores
-            of another shape or NaN; the best one at the edge of the grid.
+            of another shape or NaN; equal means at all rates; the best one at the edge
+            of the grid.
     """
     rates, values = np.asarray(grid, dtype=float), np.asarray(scores, dtype=float)
     if rates.ndim != 1 or len(rates) < 3 or (np.diff(rates, prepend=0) <= 0).any():
@@ -190,6 +191,12 @@ def best_learning_rate(
             "Count a diverged replica as the worst score, such as chance."
         )
     means = values.mean(0) if higher_is_better else -values.mean(0)
+    if (means == means[0]).all():
+        raise ValueError(
+            f"the learning rates of {arm} must not all score the same; received "
+            f"{values.mean():g} at each of {rates.tolist()}. Look for divergence, or "
+            "for a score that cannot change."
+        )
     best = np.flatnonzero(means == means.max())
     inside = best[(best > 0) & (best < len(rates) - 1)]
     if not len(inside):

@@ -213,7 +213,8 @@ def surroundings(studies: Iterable[str], project: Project) -> dict[str, str]:
 def inputs(job: Job, project: Project) -> dict[str, str]:
     """Return all that a result depends on, by name: values, versions, digests."""
     cells = code_cells(read_notebook(project.notebook(job.study)))
-    code = {"code cells": sha256("\0".join(cell.source for cell in cells))}
+    told = (f"{cell.id}\0{cell.source}" for cell in cells)  # outputs go by their ids
+    code = {"code cells": sha256("\0".join(told))}
     parameters = {name: str(value) for name, value in job.parameters.items()}
     return parameters | code | surroundings([job.study], project)
 
@@ -230,7 +231,10 @@ def _changes(old: Mapping[str, str], new: Mapping[str, str]) -> str:
 
 
 def status(job: Job, project: Project) -> str:
-    """Return "fresh", "missing", "stale: why" or "damaged: why"."""
+    """Return "fresh", "missing", "stale: why" or "damaged: why".
+
+    The result of a notebook that is no Python any more is stale.
+    """
     path = result_path(job, project)
     if not path.exists():
         return "missing"
@@ -242,6 +246,8 @@ def status(job: Job, project: Project) -> str:
         _result(path, notebook, project)
     except DamagedResult as error:
         return f"damaged: {error}"
+    except ProjectError as error:
+        return f"stale: {error}"
     return "fresh"
 
 
@@ -270,7 +276,7 @@ def verdicts_of(notebook: Any, project: Project) -> list[dict[str, Any]]:
     try:
         record = project.record(runs[0]["study"])
         for bundle in found:
-            check_bundle(bundle, record, runs[0]["tier"])
+            check_bundle(bundle, record, runs[0]["tier"], runs[0]["control"])
         shown = sorted((b["claim"], b["verdict"]) for b in found)
         agree = shown == sorted(runs[0]["verdicts"].items())
     except (LookupError, TypeError, ValueError) as error:

@@ -24,7 +24,7 @@ import psutil  # type: ignore[import-untyped]
 from joblib import Parallel, delayed
 
 from lnlib.choices import choose
-from lnlib.claims import DEVICES, RUN_MIME, TIERS
+from lnlib.claims import DEVICES, RUN_MIME, TIERS, check_seed
 from lnlib.results import (
     DEFAULTS,
     Job,
@@ -46,6 +46,7 @@ from lnlib.results import (
 
 BUDGETS = {"quick": 45, "book": 180, "full": 900}  # seconds of one core
 LIMITS = {tier: 10 * seconds for tier, seconds in BUDGETS.items()}  # a hung kernel
+BOOK_TIERS = {"book": "", "quick": "test"}  # where below _build the book has its cache
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -78,6 +79,7 @@ def plan(
     known = project.studies()
     choose("tier", tier, TIERS)
     choose("device", device, DEVICES)
+    check_seed(seed)
     chosen = [choose("study", name, known) for name in studies] or known
     controls = {name: ["none", *project.record(name).controls] for name in chosen}
     valid = ["all", *dict.fromkeys(c for own in controls.values() for c in own)]
@@ -203,9 +205,9 @@ def _execute(job: Job, project: Project, path: Path, limit: float) -> str | None
     paths = [str(project.root), os.environ.get("PYTHONPATH", "")]
     settings["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     settings["LNLIB_REGISTRY"] = str(project.registry)
-    about = asdict(job) | {"inputs": inputs(job, project)}
     start = _clocks()
     try:
+        about = asdict(job) | {"inputs": inputs(job, project)}
         with _environment(settings), _deadline(limit) as expired:
             papermill.execute_notebook(
                 source,
@@ -225,7 +227,7 @@ def _execute(job: Job, project: Project, path: Path, limit: float) -> str | None
         partial.replace(path)
     except Exception as error:  # whatever it is, there is no result
         if not partial.exists():
-            return f"did not start: {error!r}"
+            return f"did not start: {_reason(error)}"
         partial.replace(failed)
         why = f"ran longer than {limit:g} s" if expired.is_set() else _reason(error)
         return f"{_stopped_at(failed)}: {why}\nIts traceback is in {failed}"
@@ -293,9 +295,12 @@ def book_cache(project: Project, tier: str = "book") -> Path:
     """Return the folder of Jupyter Book's cache for the present lnlib and libraries.
 
     Its own key is the code cells alone: a change elsewhere must lead elsewhere.
+
+    Raises:
+        ValueError: the book has no pages of that tier.
     """
+    below = BOOK_TIERS[choose("tier of the book", tier, BOOK_TIERS)]
     digest = sha256(json.dumps(surroundings(project.studies(), project)))[:16]
-    below = {"book": "", "quick": "test", "full": "full"}[tier]
     return project.root / "_build" / below / ".jupyter_cache" / digest
 
 

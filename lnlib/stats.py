@@ -1,9 +1,9 @@
 """Intervals and paired comparisons.
 
 Every function returns an :class:`Estimate`.  The intervals are classical ones whose
-coverage at the few replicas in use (8 to 20) is tested by simulation: percentile
-bootstraps are far too narrow there, so :func:`bootstrap_interval` is kept for
-statistics that have no classical interval.
+coverage at the replicas in use, from few to hundreds, is tested: percentile bootstraps
+are far too narrow at few, so :func:`bootstrap_interval` is kept for statistics that
+have no classical interval.
 """
 
 from __future__ import annotations

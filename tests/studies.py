@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -107,6 +108,12 @@ def make_project(root: Path) -> Project:
     ignore = shutil.ignore_patterns("*.yml", "__pycache__")
     shutil.copytree(HERE / "lnlib", root / "lnlib", ignore=ignore)
     return Project(root)
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """Return the code blocks of a page of the book in that language."""
+    text = (HERE / "book" / page).read_text("utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
 def edit(path: Path, old: str, new: str) -> None:

@@ -26,9 +26,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page
+from studies import blocks
 
 from lnlib import runner
-from lnlib.claims import TIERS
+from lnlib.claims import MAX_SEED, TIERS
 from lnlib.results import Job, Project, Result, read_result, result_path
 
 pytestmark = pytest.mark.xdist_group("book")  # one worker builds, once
@@ -570,6 +571,16 @@ def test_what_is_not_run_is_not_guessed(extension: Any) -> None:
     assert "measured" not in extension.seconds(empty)
 
 
+def test_a_finding_that_was_not_measured_is_not_called_unexpected(
+    extension: Any,
+) -> None:
+    record = PROJECT.record(STUDIES[0])
+    claim = record.claims[0]
+    bundle = {"claim": claim.id, "verdict": claim.expected, "evidence": []}
+    result = extension.StudyResult(record, "doc", {claim.id: bundle}, {"tier": "book"})
+    assert "measurements that this run skipped" in extension.told(result, claim)
+
+
 def test_an_unexpected_verdict_stands_beside_the_expected_one(extension: Any) -> None:
     record = PROJECT.record(STUDIES[0])
     claim = record.claims[0]
@@ -587,19 +598,19 @@ def test_budgets_on_the_pages(extension: Any) -> None:
         assert f"| `{tier}` | {runner.BUDGETS[tier]} |" in text
 
 
+@pytest.mark.parametrize("page", ["README.md", "book/rerun.md"])
+def test_the_seeds_on_the_pages(page: str) -> None:
+    text = (ROOT / page).read_text("utf-8")
+    assert f"| `seed` | a whole number from 0 to {MAX_SEED} |" in text
+
+
 # ------------------------------------------------------------------ the example
-
-
-def blocks(page: str, language: str) -> list[str]:
-    """Return the code blocks of a page in that language."""
-    text = (ROOT / "book" / page).read_text("utf-8")
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture
 def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
     """Run the study of add_a_study.md, and return its verdicts."""
-    (registry,) = blocks("add_a_study.md", "yaml")
+    *_, registry = blocks("add_a_study.md", "yaml")
     (tmp_path / "mean_removal.yml").write_text(registry, encoding="utf-8")
     monkeypatch.setenv("LNLIB_REGISTRY", str(tmp_path))
     monkeypatch.setattr("lnlib.claims.display", lambda *_, **__: None)
@@ -607,21 +618,13 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
     def run(control: str) -> Any:
         first, *cells = blocks("add_a_study.md", "python")
         names: dict[str, Any] = {}
-        exec(IMPORTS + first, names)  # the page's own cells, in order
+        exec(first, names)  # the page's own cells, in order
         names["control"] = control
         for cell in cells:
             exec(cell, names)
         return names["study"]
 
     return run
-
-
-IMPORTS = """
-import numpy as np, torch
-import torch.nn.functional as F
-from lnlib.claims import Study
-from lnlib.stats import exact
-"""
 
 
 @pytest.mark.parametrize(

@@ -358,6 +358,19 @@ def test_a_finding_needs_all_it_shows(folder: Path, capsys: Any) -> None:
     study.close()
 
 
+def test_from_tier_book_on_every_prediction_is_measured(folder: Path) -> None:
+    raw = a_study()
+    cell = a_prediction("cell", kind="map", relation=None, bound=None)
+    raw["claims"][0]["predictions"].append(cell)
+    write(folder, raw)
+    message = "toy.main/cell is registered and was not measured"
+    for tier in ("book", "full"):
+        with pytest.raises(claims.StudyError, match=message):
+            run(BOTH, tier=tier).close()
+    run(BOTH, tier="quick").close()
+    run(BOTH | {"toy.main": BAD}, control="identity").close()
+
+
 def test_under_a_control_every_touched_claim_is_judged(folder: Path) -> None:
     with pytest.raises(claims.StudyError, match=r"toy\.other was not judged under"):
         run({"toy.main": BAD}, control="identity").close()
@@ -399,6 +412,16 @@ def test_evidence_is_owed_and_final(folder: Path) -> None:
         done.record("toy.main", "gain", BAD)
 
 
+@pytest.mark.parametrize("again", [GOOD, BAD])
+def test_a_prediction_is_recorded_once(folder: Path, again: Estimate) -> None:
+    study = claims.Study("toy")
+    study.record("toy.main", "gain", GOOD)
+    with pytest.raises(
+        claims.EvidenceError, match=r"toy\.main/gain must be recorded o"
+    ):
+        study.record("toy.main", "gain", again)
+
+
 @pytest.mark.parametrize(
     ("parameter", "value", "message"),
     [
@@ -408,6 +431,7 @@ def test_evidence_is_owed_and_final(folder: Path) -> None:
         ("seed", -1, "whole number"),
         ("seed", "0", "whole number"),
         ("seed", True, "whole number"),
+        ("seed", 10_000, "from 0 to 9999; received 10000"),
     ],
 )
 def test_bad_parameters(folder: Path, parameter: str, value: Any, message: str) -> None:
@@ -466,6 +490,26 @@ def test_a_stored_verdict_is_judged_again(folder: Path, bundle: dict[str, Any]) 
         damage(path, value)(edited)
         with pytest.raises(claims.EvidenceError):
             claims.check_bundle(edited, record, "book")
+
+
+def test_removed_evidence_is_missed(folder: Path, bundle: dict[str, Any]) -> None:
+    """Without its unwelcome half the rest of the evidence would say something else."""
+    raw = a_study()
+    raw["claims"][0]["predictions"].append(a_prediction("more"))
+    record = registry.load_study("toy", write(folder, raw))
+    item = bundle["evidence"][0]
+    bundle["evidence"].append(item | {"name": "more"})
+    claims.check_bundle(bundle, record, "book")
+    for index, name in enumerate(("gain", "law-1", "more")):
+        edited = copy.deepcopy(bundle)
+        del edited["evidence"][index]
+        with pytest.raises(claims.EvidenceError, match=f"lacks {name}"):
+            claims.check_bundle(edited, record, "book")
+        if name == "law-1":
+            claims.check_bundle(edited, record, "book", "identity")
+    bundle["evidence"].append(item)
+    with pytest.raises(claims.EvidenceError, match="once; the result has gain, law-1"):
+        claims.check_bundle(bundle, record, "book")
 
 
 def test_finding_formats(folder: Path) -> None:

@@ -52,6 +52,7 @@ def wait_for(path: Path, seconds: float = 60) -> None:
         ("run --sede=7", "Did you mean '--seed'?"),
         ("run --seed -1", "--seed must be a whole number >= 0; received '-1'"),
         ("run --seed 1.5", "--seed must be a whole number >= 0; received '1.5'"),
+        ("run --seed 10000", "seed must be a whole number from 0 to 9999; received"),
         ("run --jobs 0", "--jobs must be a whole number >= 1; received '0'"),
         ("run --results lnlib/runner.py", "--results must be a folder"),
         ("verdicts onne", "Did you mean 'one'?"),
@@ -171,6 +172,49 @@ def test_run_names_what_is_stale_and_runs_only_that(
 
     cache = project.root / "_build" / "test" / ".jupyter_cache"
     assert len(list(cache.iterdir())) == 3, "one for each state of lnlib"
+
+
+@pytest.mark.parametrize("work", ["1 +", "%%bash\necho so"])
+def test_a_notebook_that_is_no_python_fails_alone(
+    project: Project, capsys: pytest.CaptureFixture[str], work: str
+) -> None:
+    add_study(project, "two")
+    run = ["run", "--tier", "quick", "--jobs", "1"]
+    assert cli.main([*run, "two"]) == 0
+    add_study(project, "two", work=work)
+    capsys.readouterr()
+    assert cli.main(["verdicts", "--tier", "quick"]) == 1
+    assert "two (quick) is stale: " in capsys.readouterr().out
+    assert cli.main(run) == 1
+    told = capsys.readouterr().out
+    assert "FAILED two (quick): did not start: ProjectError: " in told
+    assert "two.ipynb must be Python: " in told
+    assert "nothing is handed to the book: " in told
+    assert "2 run, 0 fresh, 1 failed" in told
+    assert (status(ONE, project), status(TWO, project)) == ("fresh", "missing")
+    add_study(project, "two")
+    assert cli.main(run) == 0
+    assert "1 run, 1 fresh, 0 failed" in capsys.readouterr().out
+
+
+def test_a_notebook_that_changes_while_it_runs(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change = "open('one.ipynb', 'r+').write(changed)"
+    work = f"changed = open('one.ipynb').read().replace('1 + 1', '1 + 2')\n{change}"
+    add_study(project, "one", work=f"{work}\n1 + 1")
+    assert cli.main(["run", "--tier", "quick"]) == 1
+    said = capsys.readouterr().out
+    assert "FAILED one (quick): stale: code cells changed while it ran" in said
+    assert "1 run, 0 fresh, 1 failed" in said
+
+
+def test_the_long_version_is_no_page(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["run", "--tier", "full", "--jobs", "1"]) == 0
+    assert status(Job("one", "full"), project) == "fresh"
+    assert not list(project.root.glob("_build/**/.jupyter_cache"))
 
 
 def test_a_failed_check_fails_again_while_fresh(

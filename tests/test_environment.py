@@ -34,6 +34,7 @@ CONDA_NAMES = {"matplotlib-base": "matplotlib", "pytorch": "torch"}
 CONDA_SPEC = re.compile(r"([a-z0-9][a-z0-9._-]*)(?: ([<>=!~0-9.,]+))?")
 # What we import under another name than the package has, or through another package.
 PROVIDERS = {
+    "PIL": "pillow",
     "IPython": "ipykernel",
     "cycler": "matplotlib",
     "docutils": "jupyter-book",
@@ -166,6 +167,14 @@ def imported(source: str) -> set[str]:
     return modules
 
 
+def undeclared(modules, local, *more):
+    """Packages that code imports and pyproject.toml does not list, `more` included."""
+    outside = modules - sys.stdlib_module_names - {"lnlib", *local}
+    names = {canonicalize_name(PROVIDERS.get(name, name)) for name in outside}
+    declared = {canonicalize_name(Requirement(line).name) for line in more}
+    return names - project_ranges(PROJECT).keys() - declared
+
+
 def test_every_import_is_a_declared_dependency():
     paths = [*(ROOT / "lnlib").rglob("*.py"), *(ROOT / "book/_ext").glob("*.py")]
     modules = set().union(*(imported(path.read_text()) for path in paths))
@@ -174,10 +183,14 @@ def test_every_import_is_a_declared_dependency():
             if cell["cell_type"] == "code":
                 source = "".join(cell["source"])
                 modules |= imported(re.sub(r"(?m)^[%!].*", "", source))
-    local = {"lnlib", *(path.stem for path in paths)}
-    outside = modules - sys.stdlib_module_names - local
-    names = {canonicalize_name(PROVIDERS.get(name, name)) for name in outside}
-    assert names <= project_ranges(PROJECT).keys()
+    assert undeclared(modules, {path.stem for path in paths}) == set()
+
+
+def test_every_import_of_a_test_is_a_declared_dependency():
+    paths = list((ROOT / "tests").rglob("*.py"))
+    modules = set().union(*(imported(path.read_text()) for path in paths))
+    dev = PROJECT["project"]["optional-dependencies"]["dev"]
+    assert undeclared(modules, {path.stem for path in paths}, *dev) == set()
 
 
 def test_torch_is_pinned_exactly():
@@ -216,9 +229,62 @@ def test_workflows_give_away_no_rights(path):
     assert rights.pop("deploy", set()) <= {"pages", "id-token"}
     assert not any(rights.values())
     for job in workflow["jobs"].values():
-        for step in job["steps"]:
+        if "uses" in job:
+            assert re.fullmatch(r"\./\.github/workflows/[a-z]+\.yml", job["uses"])
+        for step in job.get("steps", []):
             if "uses" in step:
-                assert re.fullmatch(r"actions/[a-z-]+@v\d+", step["uses"])
-            if "python-version" in step.get("with", {}):
-                version = step["with"]["python-version"]
+                assert ACTION.fullmatch(step["uses"]), step["uses"]
+            for version in versions(job, step):
                 assert project_ranges(PROJECT)["python"].contains(version)
+
+
+ACTION = re.compile(r"actions/[a-z-]+@(v\d+|[0-9a-f]{40})")
+
+
+def versions(job, step):
+    """The versions of Python with which a step of a workflow runs."""
+    version = step.get("with", {}).get("python-version")
+    if version == "${{ matrix.python-version }}":
+        return [row["python-version"] for row in job["strategy"]["matrix"]["include"]]
+    return [version] if version else []
+
+
+@pytest.mark.parametrize(
+    ("action", "known"),
+    [
+        ("actions/checkout@v7", True),
+        (f"actions/checkout@{'0a' * 20}", True),
+        ("actions/checkout@main", False),
+        ("actions/checkout@0a0a0a", False),
+        ("somebody/checkout@v7", False),
+    ],
+)
+def test_an_action_has_a_version_or_a_commit(action, known):
+    assert bool(ACTION.fullmatch(action)) == known
+
+
+def workflow(name):
+    return yaml.safe_load((ROOT / ".github/workflows" / f"{name}.yml").read_text())
+
+
+def test_every_promised_system_is_tested():
+    rows = workflow("test")["jobs"]["test"]["strategy"]["matrix"]["include"]
+    whole = [row for row in rows if "options" not in row]
+    assert [(row["os"], row["python-version"]) for row in whole] == [
+        ("ubuntu-latest", "3.11")
+    ]
+    versions = {row["python-version"] for row in rows}
+    listed = PROJECT["project"]["classifiers"]
+    promised = {line.split(":: ")[-1] for line in listed if ":: Python ::" in line}
+    assert versions == promised
+    assert {row["os"] for row in rows} == {"ubuntu-latest", "macos-latest"}
+    for row in rows:
+        for option in row.get("options", "").split():
+            assert (ROOT / option.removeprefix("--ignore=")).is_file(), option
+
+
+def test_nothing_is_published_untested():
+    jobs = workflow("publish")["jobs"]
+    assert jobs["test"]["uses"] == "./.github/workflows/test.yml"
+    assert "workflow_call" in workflow("test")[True]  # YAML reads `on` as true
+    assert set(jobs["deploy"]["needs"]) == {"test", "build"}

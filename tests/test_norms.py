@@ -175,6 +175,8 @@ def test_parameters_by_name(name, trained):
         (lambda: make_norm("lyaer", 4), "none, layer, rms.*Did you mean 'layer'"),
         (lambda: normalise("btach", torch.ones(2, 2)), "Did you mean 'batch'"),
         (lambda: make_norm("group", 6, groups=4), "dim=6, groups=4"),
+        (lambda: make_norm("group", 6, groups=0), "positive.*groups=0"),
+        (lambda: make_norm("group", 6, groups=-2), "positive.*groups=-2"),
         (lambda: make_norm("layer", 0), "dim=0"),
         (lambda: make_norm("layer", 4)(torch.ones(2, 5)), r"4 features.*\(2, 5\)"),
         (lambda: make_norm("batch", 4)(torch.ones(4, 2)), "features on axis 1"),

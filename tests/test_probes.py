@@ -89,6 +89,20 @@ def test_coupling_equals_the_blocks_of_a_matrix():
         coupling(lambda X: X, normal(1, 2))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_small_coupling_is_not_lost(dtype):
+    mix = torch.eye(3, dtype=dtype)
+    mix[0, 1] = 1e-10
+    found = coupling(lambda X: mix @ X, normal(3, 2).to(dtype))
+    assert found == pytest.approx(1e-10 / 3**0.5, rel=1e-6)
+
+
+def test_coupling_without_own_blocks_is_refused():
+    swap = torch.tensor([[0.0, 1.0], [1.0, 0.0]]).double()
+    with pytest.raises(ValueError, match="diagonal blocks are 0"):
+        coupling(lambda X: swap @ X, normal(2, 2))
+
+
 def test_gradient_norms_by_depth():
     x = normal(5, 3).requires_grad_()
     hidden = 2 * x

@@ -220,6 +220,8 @@ def test_the_best_learning_rate_has_the_best_mean():
         ([[0.1, 0.9, 0.1]], [0.0, 0.1, 0.2], "positive"),
         ([0.1, 0.9, 0.1, 0.1], GRID, r"\(replica, 4\); received \(4,\)"),
         ([[0.1, np.nan, 0.9, 0.1]], GRID, "must not be NaN"),
+        ([[0.1] * 4, [0.2] * 4], GRID, r"layer must not all score .* 0\.15 at each"),
+        ([[-np.inf] * 4], GRID, "must not all score the same; received -inf"),
     ],
 )
 def test_a_bad_grid_is_refused(scores, grid, message):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jupyter_cache
 import nbformat
 import pytest
 from jupyter_cache import get_cache
@@ -71,22 +73,35 @@ def no_result(project: Project, job: Job = ONE) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("cells", "message"),
+    ("left", "cells", "message"),  # a result is left if it closed as it was asked to
     [
-        ({"work": "1 / 0"}, "cell work (1 / 0): ZeroDivisionError"),
-        ({"work": "import os\nos.kill(os.getpid(), 9)"}, "the kernel died"),
-        ({"close": "pass"}, "must close once; it closed 0 times"),
-        ({"measure": MEASURE.replace("exact(4.0", "exact(2.0")}, "law one.spread/vari"),
-        ({"measure": MEASURE.replace("exact(2.0", "exact(0.0")}, "one.spread is holds"),
+        (False, {"work": "1 / 0"}, "cell work (1 / 0): ZeroDivisionError"),
+        (False, {"work": "import os\nos.kill(os.getpid(), 9)"}, "the kernel died"),
+        (False, {"close": "pass"}, "must close once; it closed 0 times"),
         (
+            False,
+            {"measure": MEASURE.replace("exact(4.0", "exact(2.0")},
+            "law one.spread/variance",
+        ),
+        (
+            False,
+            {"measure": MEASURE.replace("exact(2.0", "exact(0.0")},
+            "one.spread is holds",
+        ),
+        (
+            True,
             {
                 "measure": MEASURE.replace("exact(4.0", "exact(2.0"),
                 "close": "try:\n    study.close()\nexcept RuntimeError:\n    pass",
             },
             "law variance is missed",
         ),
-        ({"open": OPEN.replace("0.0", "0.1")}, "settings are not the ordinary ones"),
-        ({"open": OPEN.replace("tier=tier", "tier='book'")}, "tier must be 'quick'"),
+        (True, {"open": OPEN.replace("0.0", "0.1")}, "settings are not the ordinary"),
+        (
+            False,
+            {"open": OPEN.replace("tier=tier", "tier='book'")},
+            "tier must be 'quick'",
+        ),
     ],
     ids=[
         "raises",
@@ -99,14 +114,17 @@ def no_result(project: Project, job: Job = ONE) -> bool:
         "other-tier",
     ],
 )
-def test_failing_study(project: Project, cells: dict[str, str], message: str) -> None:
+def test_failing_study(
+    project: Project, left: bool, cells: dict[str, str], message: str
+) -> None:
     add_study(project, "one", **cells)
     outcome = execute(ONE, project)
     assert outcome.error is not None
     assert message in outcome.error
-    if "failed.ipynb" in outcome.error:
-        assert no_result(project)
-        assert path_of(project).with_suffix(".failed.ipynb").exists()
+    failed = path_of(project).with_suffix(".failed.ipynb")
+    assert path_of(project).exists() == left
+    assert failed.exists() == (str(failed) in outcome.error) == (not left)
+    assert no_result(project) != left
 
 
 @pytest.mark.parametrize(
@@ -251,6 +269,11 @@ def verdict(notebook: Any) -> None:
     first(notebook, VERDICT_MIME)[VERDICT_MIME]["verdict"] = "fails"
 
 
+def evidence(notebook: Any) -> None:
+    """Remove a law, without which the verdict would be the same."""
+    bundles(notebook, VERDICT_MIME)[1]["evidence"].pop()
+
+
 def page(notebook: Any) -> None:
     data = first(notebook, VERDICT_MIME)
     data["text/html"] = data["text/html"].replace("holds", "fails")
@@ -280,7 +303,7 @@ def seal(notebook: Any) -> None:
     del notebook.metadata["lnlib"]
 
 
-EDITS = [number, interval, outcome, bound, verdict, removed, table, closing]
+EDITS = [number, interval, outcome, bound, verdict, evidence, removed, table, closing]
 
 
 @pytest.mark.xdist_group("runner")
@@ -384,6 +407,17 @@ def test_what_makes_stale(
 
 
 @pytest.mark.xdist_group("runner")
+@pytest.mark.parametrize("new", [("work", "imports"), ("imports", "working")])
+def test_other_ids_of_cells_make_stale(finished: Project, new: tuple[str, str]) -> None:
+    """Two are swapped, or one is renamed: outputs are found by the ids."""
+    notebook = read_notebook(finished.notebook("one"))
+    cells = {cell.id: cell for cell in notebook.cells}
+    cells["imports"].id, cells["work"].id = new
+    nbformat.write(notebook, finished.notebook("one"))
+    assert status(ONE, finished) == "stale: code cells changed"
+
+
+@pytest.mark.xdist_group("runner")
 def test_new_library_makes_stale(
     finished: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -421,7 +455,28 @@ def test_cache_is_found_by_the_book(finished: Project) -> None:
 
 
 @pytest.mark.xdist_group("runner")
+def test_one_process_at_a_time_fills_the_cache(
+    finished: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, taken = runner.book_cache(finished, "quick"), []
+
+    def watched(path: Path) -> Any:
+        with (cache / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                taken.append(path)
+        return get_cache(path)
+
+    monkeypatch.setattr(jupyter_cache, "get_cache", watched)
+    runner.cache_result(ONE, cache, finished)
+    assert taken == [cache]
+
+
+@pytest.mark.xdist_group("runner")
 def test_cache_refuses_what_is_not_the_default_or_not_fresh(finished: Project) -> None:
+    with pytest.raises(ValueError, match="tier of the book must be one of book, quick"):
+        runner.book_cache(finished, "full")
     cache = runner.book_cache(finished, "quick")
     for job in (
         Job("one", "quick", seed=1),

@@ -23,8 +23,10 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
+from studies import blocks
 
-from lnlib.registry import load_registry
+from lnlib.registry import StudyRecord, load_registry
 
 BOOK = Path(__file__).resolve().parents[1] / "book"
 HEX = re.compile(r"[0-9a-f]{64}")
@@ -413,6 +415,43 @@ def test_a_planned_claim_must_say_something() -> None:
     assert "dropout.mean-kept: a planned claim needs" in "\n".join(problems(maps, {}))
 
 
+# ------------------------------------------------------------- the example
+
+EXAMPLE = [yaml.safe_load(block) for block in blocks("add_a_study.md", "yaml")]
+
+
+def problems_with_example(entries: list[dict[str, Any]], registered: bool) -> list[str]:
+    """Return the problems after the steps of add_a_study.md, on copies."""
+    line, _, record = EXAMPLE
+    maps, registry = copy.deepcopy(MAPS), load_registry()
+    heading = record["claims"][0]["source"]["heading"]
+    for entry in copy.deepcopy(entries):
+        sentence = sentence_of(maps, heading, entry["number"])
+        assert sentence["quote"] == entry["quote"]
+        sentence.setdefault("claims", []).extend(entry["claims"])
+    if registered:
+        registry["mean_removal"] = StudyRecord.model_validate(record)
+    studies = STUDIES | line
+    return [
+        *(p for source in maps.values() for p in problems_of_text(source)),
+        *problems_of_claims(maps, studies),
+        *problems_with_registry(maps, studies, registry),
+    ]
+
+
+def test_the_example_of_a_study_is_in_step_with_the_map() -> None:
+    planned = EXAMPLE[1]
+    assert problems_with_example(planned, registered=False) == []
+    told = problems_with_example(planned, registered=True)
+    assert len(told) == 2
+    assert all("`says` stands in the registry now" in problem for problem in told)
+    done = copy.deepcopy(planned)
+    for entry in done:
+        for claim in entry["claims"]:
+            del claim["says"]
+    assert problems_with_example(done, registered=True) == []
+
+
 # ------------------------------------------------------------- the splitter
 
 TEXT = """\
@@ -525,7 +564,10 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         (folder / f"{name}.md").write_text("---\norphan: true\n---\n" + page, "utf-8")
     (folder / "conf.py").write_text(CONF, "utf-8")
     command = [sys.executable, "-m", "sphinx", "-W", "-n", "-q", ".", "out"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    elsewhere = os.environ | {"LNLIB_REGISTRY": str(folder)}  # of kernels, not of pages
+    done = subprocess.run(
+        command, cwd=folder, env=elsewhere, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     html = {n: (folder / "out" / f"{n}.html").read_text("utf-8") for n in names}
     return {name: unescape(page).replace("’", "'") for name, page in html.items()}

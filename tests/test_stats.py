@@ -1,4 +1,6 @@
-"""Intervals cover what they promise, at the few replicas that the studies use."""
+"""Intervals cover what they promise, at the numbers of replicas that studies use."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from scipy.stats import binom
 
 from lnlib import stats
 
-SIZES = (5, 8, 12, 16, 20)
+SIZES = (4, 5, 8, 12, 16, 20, 24, 32, 400)
 DRAWS = {
     "normal": (lambda rng, n: rng.normal(3.0, 2.0, n), 3.0),
     "skewed": (lambda rng, n: rng.lognormal(0.0, 0.4, n), np.exp(0.08)),
@@ -39,11 +41,17 @@ def test_mean_interval_covers(n, kind):
     assert LEAST[kind] <= coverage(stats.mean_interval, *DRAWS[kind], n) <= 0.97
 
 
+def test_the_sizes_are_those_of_the_methods_page():
+    page = Path(__file__).resolve().parents[1] / "book" / "methods.md"
+    told = f"at sizes from {min(SIZES)} to {max(SIZES)} replicas"
+    assert told in page.read_text("utf-8")
+
+
 def test_the_coverage_check_can_fail():
     assert coverage(percentile_bootstrap, *DRAWS["normal"], 5, 500) < 0.90
 
 
-@pytest.mark.parametrize("n", [4, 8, 12])
+@pytest.mark.parametrize("n", SIZES)
 def test_paired_difference_covers_and_uses_the_pairs(n):
     def draw(rng, n):
         shared = rng.normal(0, 5, n)

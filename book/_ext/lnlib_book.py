@@ -39,7 +39,6 @@ from lnlib.registry import Claim, StudyRecord, Verdict, load_registry
 from lnlib.results import Project, bundles, read_notebook, verdicts_of
 from lnlib.stats import Estimate
 
-TIERS = ("book", "quick")
 WATERMARK = "Quick tier: reduced seeds and sizes, for testing only."
 NOT_RUN = "not run"
 ORDER = (*get_args(Verdict), claims.NOT_JUDGED, NOT_RUN)
@@ -203,6 +202,7 @@ def told(result: StudyResult, claim: Claim) -> str:
     if finding:
         return f'<span class="lnlib-finding">{escape(finding)}</span>'
     reasons = {
+        claim.expected: "The finding needs measurements that this run skipped.",
         NOT_RUN: "This study was not run.",
         claims.NOT_JUDGED: f"Measured; judged at tier {claim.tier}.",
     }
@@ -437,7 +437,9 @@ def html_of(app: Sphinx, page: Page, node: Placeholder) -> str:
 
 def configure(app: Sphinx, config: Config) -> None:
     """Choose the cache by tier and digest, before any extension reads its name."""
-    tier = choose("LNLIB_BOOK_TIER", os.environ.get("LNLIB_BOOK_TIER", "book"), TIERS)
+    tier = choose(
+        "LNLIB_BOOK_TIER", os.environ.get("LNLIB_BOOK_TIER", "book"), runner.BOOK_TIERS
+    )
     config.lnlib_book_tier = tier
     cache = runner.book_cache(Project(Path(app.srcdir)), tier)
     config.nb_execution_cache_path = str(cache)

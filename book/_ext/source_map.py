@@ -24,9 +24,11 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from lnlib.choices import choose
-from lnlib.registry import StudyRecord, load_registry, registry_folder
+from lnlib.registry import StudyRecord, load_registry
+from lnlib.results import Project
 
 FOLDER = Path(__file__).resolve().parents[1] / "sources"
+REGISTRY = Project(FOLDER.parents[1]).registry
 TEXTS = ("glossary", "chapter")
 Registry = dict[str, StudyRecord]
 
@@ -90,11 +92,11 @@ class _Base(SphinxDirective):
     """Loads the data, and makes the page depend on every file of it."""
 
     def load(self) -> None:
-        self.registry: Registry = load_registry()
+        self.registry: Registry = load_registry(REGISTRY)
         self.maps = {text: load_map(text) for text in TEXTS}
         self.homes = homes(list(self.maps.values()))
         self.owner = {claim: entry["study"] for claim, entry in self.homes.items()}
-        for path in (*FOLDER.glob("*.yml"), *registry_folder().glob("*.yml")):
+        for path in (*FOLDER.glob("*.yml"), *REGISTRY.glob("*.yml")):
             self.env.note_dependency(str(path))
 
     def says(self, claim: str) -> str:
