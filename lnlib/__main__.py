@@ -157,7 +157,7 @@ def run_studies(jobs: list[Job], project: Project, workers: int, force: bool) ->
     for outcome in done:
         if outcome.error:
             say(f"FAILED {outcome.job}: {outcome.error}")
-    for job in jobs:
+    for job in due:
         if job not in failed and (state := status(job, project)) != "fresh":
             say(f"FAILED {job}: {state} while it ran. Run it again.")
             failed.add(job)
