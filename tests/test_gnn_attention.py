@@ -32,7 +32,7 @@ def cells() -> dict[str, Any]:
     names: dict[str, Any] = {
         "torch": torch, "np": np, "F": F, "normalise": normalise,
         "itertools": itertools, "eps": 1e-5, "width": WIDTH,
-        "settings": {"norm": "layer", "weights": "learned"},
+        "settings": {"logit": "layer", "edge": "layer", "weights": "learned"},
     }  # fmt: skip
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     source = {cell.id: cell.source for cell in notebook.cells}
