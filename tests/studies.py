@@ -110,6 +110,14 @@ def make_project(root: Path) -> Project:
     return Project(root)
 
 
+def run_cells(study: str, cells: tuple[str, ...], names: dict[str, Any]) -> None:
+    """Run these cells of a study's notebook; `names` is what they find and leave."""
+    notebook = nbformat.read(HERE / "notebooks" / f"{study}.ipynb", as_version=4)
+    source = {cell.id: cell.source for cell in notebook.cells}
+    for cell in cells:
+        exec(compile(source[cell], cell, "exec"), names)
+
+
 def blocks(page: str, language: str) -> list[str]:
     """Return the code blocks of a page of the book in that language."""
     text = (HERE / "book" / page).read_text("utf-8")

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
-import nbformat
 import pytest
 import torch
+from studies import run_cells
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-NOTEBOOK = Path(__file__).resolve().parents[1] / "notebooks" / "cnn_texture_bias.ipynb"
 TOLERANCE = 1e-12
 EPS = 1e-5
 
@@ -37,10 +35,9 @@ def cells() -> dict[str, Any]:
         "most": lambda a, b: (a - b).abs().max().item(),
         "X": torch.randn(4, 8, 6, 6, **kind),
     }  # fmt: skip
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    source = {cell.id: cell.source for cell in notebook.cells}
-    for cell in ("reference", "batched-norm", "draw", "forward-pass"):
-        exec(compile(source[cell], cell, "exec"), names)
+    run_cells(
+        "cnn_texture_bias", ("reference", "batched-norm", "draw", "forward-pass"), names
+    )
     return names
 
 

@@ -7,15 +7,13 @@ float64 with GATConv and GATv2Conv on a random graph.
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
 from typing import Any
 
-import nbformat
 import pytest
 import torch
+from studies import run_cells
 from torch.nn import functional as F
 
-NOTEBOOK = Path(__file__).resolve().parents[1] / "notebooks" / "gnn_attention.ipynb"
 TOLERANCE = 1e-12
 NODES, FEATURES, WIDTH = 12, 5, 7
 
@@ -34,10 +32,7 @@ def cells() -> dict[str, Any]:
         "itertools": itertools, "eps": 1e-5, "width": WIDTH,
         "settings": {"logit": "layer", "edge": "layer", "weights": "learned"},
     }  # fmt: skip
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    source = {cell.id: cell.source for cell in notebook.cells}
-    for cell in ("layer", "arms", "attend", "project"):
-        exec(compile(source[cell], cell, "exec"), names)
+    run_cells("gnn_attention", ("layer", "arms", "attend", "project"), names)
     return names
 
 
