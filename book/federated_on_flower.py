@@ -38,7 +38,8 @@ def notebook_names(base: int = 0) -> dict[str, Any]:
     names: dict[str, Any] = {
         "itertools": itertools, "NamedTuple": NamedTuple, "np": np, "torch": torch,
         "F": F, "load": load, "split": split, "normalise": normalise,
-        "settings": {"sensor": 1.0, "contrast": 4.0}, "base": base, "rounds": 10, **SIZES,
+        "settings": {"sensor": 1.0, "contrast": 4.0}, "base": base, "rounds": 12,
+        **SIZES,
     }  # fmt: skip
     sources = {c.id: c.source for c in nbformat.read(NOTEBOOK, as_version=4).cells}
     for cell in CELLS:
