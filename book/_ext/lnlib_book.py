@@ -378,15 +378,21 @@ def effects(result: StudyResult, claim: Claim) -> list[claims.Evidence]:
     return [first[outcome] for outcome in ("met", "missed")]
 
 
+def brief(value: float) -> str:
+    """Return a number with two digits, or more if it is large: 0.12, 190, 4.4e-15."""
+    return f"{value:.0f}" if 100 <= abs(value) < 1e5 else f"{value:.2g}"
+
+
 def effect_html(effect: claims.Evidence) -> str:
     """Return a measured value with its interval; what it is, for who asks."""
     m = effect.measured
-    low, value, high = (f"{v:.2g}" for v in (m.low, m.estimate, m.high))
+    low, value, high = map(brief, (m.low, m.estimate, m.high))
     interval = "" if low == high else f" <small>[{low}, {high}]</small>"
     told = escape(f"{effect.prediction.quantity}: {effect.outcome}", quote=True)
     return (
         f'<span class="lnlib-effect" title="{told}" data-outcome="{effect.outcome}">'
-        f'<span class="lnlib-unseen">{told}, </span>{value}{interval}</span>'
+        f'<span class="lnlib-unseen">{told}, </span>'
+        f'<span class="lnlib-tick" aria-hidden="true"></span>{value}{interval}</span>'
     )
 
 
@@ -501,7 +507,9 @@ def decision_html(page: Page, found: Mapping[str, StudyResult], number: int) -> 
             "</p>"
         )
     else:
-        text = "<p>No advice: this run does not support it.</p>"
+        fallen = any(s.judged and not s.stands for s in told)
+        why = "does not support it" if fallen else "does not reach its evidence"
+        text = f"<p>No advice: this run {why}.</p>"
     reasons = "".join(reason_html(page, support) for support in told)
     return (
         f'<div class="lnlib-board lnlib-decision" data-stands="{str(stands).lower()}">'
