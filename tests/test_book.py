@@ -46,6 +46,7 @@ CHECKS = (
 # The theme's own: it declares a variable twice, and warns of a theme mode.
 KNOWN_MESSAGES = ("THEBE_JS_URL", "invalid theme mode", "Got invalid theme mode")
 START, BOARD = "book/intro.html", "book/verdicts.html"
+GUIDE = "book/decision_guide.html"
 
 
 # ------------------------------------------------------------------ the build
@@ -447,6 +448,113 @@ def test_findings_carry_the_numbers_of_the_run(
         assert "{" not in claim["finding"]
 
 
+# ------------------------------------------------------------------ the board, alive
+
+ROWS = "tr[data-claim]:visible"
+
+
+def choose(tab: Page, label: str, value: str) -> list[str]:
+    """Choose in a list above the board; return the claims that are left, in order."""
+    tab.get_by_label(label).select_option(value)
+    return shown_claims(tab)
+
+
+def shown_claims(tab: Page) -> list[str]:
+    return [row.get_attribute("data-claim") or "" for row in tab.locator(ROWS).all()]
+
+
+def test_the_board_is_filtered(
+    readers: dict[str, Reader], results: dict[str, Result]
+) -> None:
+    tab, _ = readers["light"].open(START)
+    verdicts = all_verdicts(results)
+    told = tab.locator(".lnlib-tools output")
+    assert told.inner_text() == f"{len(verdicts)} claims"
+    rnn = results["rnn_fixed_points"].verdicts
+    assert sorted(choose(tab, "Field", "RNN")) == sorted(rnn)
+    assert told.inner_text() == f"{len(rnn)} of {len(verdicts)} claims"
+    assert tab.locator("th[scope=rowgroup]:visible").count() == 1
+    both = [c for c, v in rnn.items() if v == "holds"]
+    assert sorted(choose(tab, "Verdict", "holds")) == sorted(both)
+    holds = [c for c, v in verdicts.items() if v == "holds"]
+    assert sorted(choose(tab, "Field", "")) == sorted(holds)
+    tab.close()
+
+
+def test_the_board_is_sorted_by_keyboard(readers: dict[str, Reader]) -> None:
+    tab, _ = readers["light"].open(START)
+    before, said = shown_claims(tab), tab.locator(f"{ROWS} a")
+    head = tab.get_by_role("button", name="Claim")
+    head.focus()
+    for state, reverse in (("ascending", False), ("descending", True)):
+        tab.keyboard.press("Enter")
+        column = tab.get_by_role("columnheader", name="Claim")
+        assert column.get_attribute("aria-sort") == state
+        texts = [text.lower() for text in said.all_inner_texts()]
+        assert texts == sorted(texts, reverse=reverse)
+    tab.keyboard.press("Enter")
+    assert column.get_attribute("aria-sort") is None
+    assert shown_claims(tab) == before
+    tab.close()
+
+
+def test_the_board_is_a_plain_table_without_its_script(
+    readers: dict[str, Reader], results: dict[str, Result]
+) -> None:
+    def mute(html: str) -> str:
+        return re.sub(r"<script[^>]*lnlib\.js[^>]*></script>", "", html)
+
+    tab, _ = readers["light"].open(START, mute)
+    assert sorted(shown_claims(tab)) == sorted(all_verdicts(results))
+    assert tab.locator(".lnlib-tools").count() == 0
+    assert tab.locator("table.lnlib-compact button").count() == 0
+    tab.close()
+
+
+def test_the_board_shows_what_was_measured(
+    readers: dict[str, Reader], results: dict[str, Result]
+) -> None:
+    tab, _ = readers["light"].open(START)
+    for study, result in results.items():
+        for claim in PROJECT.record(study).claims:
+            row = tab.locator(f'tr[data-claim="{claim.id}"]')
+            outcomes = [
+                e.get_attribute("data-outcome")
+                for e in row.locator(".lnlib-effect").all()
+            ]
+            verdict = result.verdicts[claim.id]
+            wanted = {
+                "holds": ["met"],
+                "fails": ["missed"],
+                "conditional": ["met", "missed"],
+            }
+            assert outcomes == wanted.get(verdict, outcomes[:1])
+            assert outcomes
+    tab.close()
+
+
+# ------------------------------------------------------------------ the decision guide
+
+
+def test_every_advice_stands_or_waits_for_its_tier(readers: dict[str, Reader]) -> None:
+    tab, _ = readers["light"].open(GUIDE)
+    tiers = {c.id: c.tier for s in STUDIES for c in PROJECT.record(s).claims}
+    reasons = tab.query_selector_all(".lnlib-decision li")
+    assert reasons
+    fallen = [
+        reason.inner_text()
+        for reason in reasons
+        if reason.get_attribute("data-stands") != "true"
+        and tiers[reason.get_attribute("data-claim") or ""] == "quick"
+    ]
+    assert fallen == []
+    for advice in tab.query_selector_all(".lnlib-decision"):
+        told = advice.query_selector_all("li")
+        stands = all(r.get_attribute("data-stands") == "true" for r in told)
+        assert ("Avoid." in advice.inner_text()) == stands
+    tab.close()
+
+
 # ------------------------------------------------------------------ links and search
 
 
@@ -590,6 +698,83 @@ def test_an_unexpected_verdict_stands_beside_the_expected_one(extension: Any) ->
     shown = extension.badges(result, claim)
     assert shown.index(f'"{other}"') < shown.index(f'"{claim.expected}"')
     assert result.finding(claim) == ""
+
+
+def found_by(extension: Any, results: dict[str, Result]) -> dict[str, Any]:
+    """Return the results as the book's extension sees them."""
+    return {
+        study: extension.StudyResult(
+            PROJECT.record(study),
+            f"notebooks/{study}",
+            {b["claim"]: b for b in result.bundles},
+            result.run,
+        )
+        for study, result in results.items()
+    }
+
+
+def test_an_advice_falls_when_an_outcome_is_swapped(
+    extension: Any, results: dict[str, Result]
+) -> None:
+    found = found_by(extension, results)
+    other = {"met": "missed", "missed": "met"}
+    for decision in extension.load_decisions():
+        for i, support in enumerate(extension.supports(decision, found)):
+            if not support.stands:
+                continue  # judged at tier book
+            reason = support.reason
+            swapped = reason.model_copy(update={"outcome": other[reason.outcome]})
+            because = (*decision.because[:i], swapped, *decision.because[i + 1 :])
+            fallen = decision.model_copy(update={"because": because})
+            assert not extension.supports(fallen, found)[i].stands
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"claim": "rnn.none"}, "no study has the claim rnn.none"),
+        ({"prediction": "nothing"}, "no stated prediction nothing; it has"),
+    ],
+)
+def test_an_advice_on_nothing_is_refused(
+    extension: Any, results: dict[str, Result], change: dict[str, str], complaint: str
+) -> None:
+    found, decision = found_by(extension, results), extension.load_decisions()[0]
+    reason = decision.because[0].model_copy(update=change)
+    with pytest.raises(extension.ExtensionError, match=complaint):
+        extension.supports(decision.model_copy(update={"because": (reason,)}), found)
+
+
+@pytest.mark.parametrize(
+    "text", ["- build: x", "- {build: x, do: y, avoid: z, because: [{claim: a}]}", "3"]
+)
+def test_a_guide_with_gaps_is_refused(
+    extension: Any, tmp_path: Path, text: str
+) -> None:
+    path = tmp_path / "decisions.yml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(extension.ExtensionError, match="does not say what it must"):
+        extension.load_decisions(path)
+
+
+def test_a_build_warns_of_an_advice_that_fell(
+    extension: Any, results: dict[str, Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, said = found_by(extension, results), []
+    monkeypatch.setattr(extension, "results", lambda _: found)
+    monkeypatch.setattr(
+        extension.logger, "warning", lambda text, *a: said.append(text % a)
+    )
+    extension.check_decisions(None, None)
+    assert said == []
+    first = extension.load_decisions()[0]
+    other = {"met": "missed", "missed": "met"}[first.because[0].outcome]
+    reason = first.because[0].model_copy(update={"outcome": other})
+    fallen = first.model_copy(update={"because": (reason,)})
+    monkeypatch.setattr(extension, "load_decisions", lambda: [fallen])
+    extension.check_decisions(None, None)
+    assert len(said) == 1
+    assert reason.claim in said[0]
 
 
 def test_budgets_on_the_pages(extension: Any) -> None:

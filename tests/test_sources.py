@@ -16,7 +16,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from html import unescape
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -103,7 +103,7 @@ def problems_of_sentence(sentence: dict[str, Any]) -> list[str]:
     return found
 
 
-def problems_of_claims(maps: Maps, studies: dict[str, str]) -> list[str]:
+def problems_of_claims(maps: Maps, studies: Mapping[str, Any]) -> list[str]:
     """Has each claim one home, and a home a known study?"""
     found = []
     entries = [
@@ -125,7 +125,7 @@ def problems_of_claims(maps: Maps, studies: dict[str, str]) -> list[str]:
 
 
 def problems_with_registry(
-    maps: Maps, studies: dict[str, str], registry: dict[str, Any]
+    maps: Maps, studies: Mapping[str, Any], registry: dict[str, Any]
 ) -> list[str]:
     """Do the map and the registry name the same claims at the same places?"""
     found = []

@@ -15,17 +15,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, Literal, get_args
 from weakref import WeakKeyDictionary
 
+import yaml
 from docutils import nodes
 from jupyter_cache import get_cache
-from source_map import place_id
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from source_map import load_studies, place_id
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.environment import BuildEnvironment
@@ -35,13 +38,14 @@ from sphinx.util.docutils import SphinxDirective
 
 from lnlib import claims, runner
 from lnlib.choices import choose
-from lnlib.registry import Claim, StudyRecord, Verdict, load_registry
+from lnlib.registry import Claim, StudyRecord, Text, Verdict, load_registry
 from lnlib.results import Project, bundles, read_notebook, verdicts_of
 from lnlib.stats import Estimate
 
 WATERMARK = "Quick tier: reduced seeds and sizes, for testing only."
 NOT_RUN = "not run"
 ORDER = (*get_args(Verdict), claims.NOT_JUDGED, NOT_RUN)
+DECISIONS = Path(__file__).resolve().parents[1] / "decisions.yml"
 TEXTS = {"chapter": "book/sources/chapter", "glossary": "book/sources/glossary"}
 
 logger = logging.getLogger(__name__)
@@ -134,6 +138,94 @@ def results(app: Sphinx) -> dict[str, StudyResult]:
             for name, (record, docname) in studies(app.env).items()
         }
     return _RESULTS[app]
+
+
+# ------------------------------------------------------------------ decisions
+
+
+class Reason(BaseModel):
+    """A prediction, and the outcome of it that an advice hangs on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    claim: str
+    prediction: str
+    outcome: Literal["met", "missed"]
+
+
+class Decision(BaseModel):
+    """What to do, and what to avoid, in one kind of network."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    build: Text
+    do: Text
+    avoid: Text
+    because: tuple[Reason, ...]
+
+
+def load_decisions(path: Path = DECISIONS) -> list[Decision]:
+    """Return the decision guide.
+
+    Raises:
+        ExtensionError: the file does not say what it must.
+    """
+    try:
+        return TypeAdapter(list[Decision]).validate_python(
+            yaml.safe_load(path.read_text("utf-8"))
+        )
+    except ValidationError as error:
+        raise ExtensionError(
+            f"{path.name} does not say what it must: {error}"
+        ) from None
+
+
+@dataclass(frozen=True)
+class Support:
+    """What a run says of one reason of an advice."""
+
+    reason: Reason
+    result: StudyResult
+    claim: Claim
+    evidence: claims.Evidence | None
+
+    @property
+    def judged(self) -> bool:
+        """Whether the claim was judged in this run."""
+        return self.result.verdict(self.claim) in get_args(Verdict)
+
+    @property
+    def stands(self) -> bool:
+        """Whether the run was judged and has the outcome that the advice needs."""
+        found = self.evidence
+        return (
+            self.judged and found is not None and found.outcome == self.reason.outcome
+        )
+
+
+def supports(decision: Decision, found: Mapping[str, StudyResult]) -> list[Support]:
+    """Return what a run says of each reason of a decision.
+
+    Raises:
+        ExtensionError: a reason names no claim of a study, or no stated prediction of
+            its claim.
+    """
+    owners = {c.id: (r, c) for r in found.values() for c in r.record.claims}
+    told = []
+    for reason in decision.because:
+        if reason.claim not in owners:
+            raise ExtensionError(
+                f"{DECISIONS.name}: no study has the claim {reason.claim}, a reason of "
+                f"{decision.build!r}"
+            )
+        result, claim = owners[reason.claim]
+        stated = [p.name for p in claim.predictions if p.kind == "stated"]
+        if reason.prediction not in stated:
+            raise ExtensionError(
+                f"{DECISIONS.name}: {reason.claim} has no stated prediction "
+                f"{reason.prediction}; it has {', '.join(stated)}"
+            )
+        seen = {e.prediction.name: e for e in result.evidence(claim)}
+        told.append(Support(reason, result, claim, seen.get(reason.prediction)))
+    return told
 
 
 # ------------------------------------------------------------------ HTML
@@ -273,26 +365,61 @@ def card_html(page: Page, result: StudyResult) -> str:
     )
 
 
+def effects(result: StudyResult, claim: Claim) -> list[claims.Evidence]:
+    """Return the evidence that shows the size of what was found.
+
+    That is the first stated prediction; where the verdict depends on a condition, the
+    first that was met and the first that was missed.
+    """
+    stated = [e for e in result.evidence(claim) if e.prediction.kind == "stated"]
+    if result.verdict(claim) != "conditional":
+        return stated[:1]
+    first = {e.outcome: e for e in reversed(stated)}
+    return [first[outcome] for outcome in ("met", "missed")]
+
+
+def brief(value: float) -> str:
+    """Return a number with two digits, or more if it is large: 0.12, 190, 4.4e-15."""
+    return f"{value:.0f}" if 100 <= abs(value) < 1e5 else f"{value:.2g}"
+
+
+def effect_html(effect: claims.Evidence) -> str:
+    """Return a measured value with its interval; what it is, for who asks."""
+    m = effect.measured
+    low, value, high = map(brief, (m.low, m.estimate, m.high))
+    interval = "" if low == high else f" <small>[{low}, {high}]</small>"
+    told = escape(f"{effect.prediction.quantity}: {effect.outcome}", quote=True)
+    return (
+        f'<span class="lnlib-effect" title="{told}" data-outcome="{effect.outcome}">'
+        f'<span class="lnlib-unseen">{told}, </span>'
+        f'<span class="lnlib-tick" aria-hidden="true"></span>{value}{interval}</span>'
+    )
+
+
 def compact_html(page: Page, found: Sequence[StudyResult]) -> str:
     """Return the board of the start page: counts, and one line per claim."""
+    fields = {name: about["field"] for name, about in load_studies().items()}
     groups = []
     for result in found:
         rows = "".join(
             f'<tr data-claim="{claim.id}" data-verdict="{result.verdict(claim)}">'
             f"<td>{badges(result, claim)}</td>"
             f'<td><a href="{page.judged(result, claim)}">{escape(claim.says)}</a></td>'
-            "</tr>"
+            f"<td>{' '.join(map(effect_html, effects(result, claim)))}</td></tr>"
             for claim in result.record.claims
         )
         groups.append(
-            '<tbody><tr><th colspan="2" scope="rowgroup">'
+            f'<tbody data-field="{escape(fields[result.record.study], quote=True)}">'
+            '<tr><th colspan="3" scope="rowgroup">'
             f'<a href="{page.link(result.docname)}">{escape(result.record.title)}</a>'
             f"</th></tr>{rows}</tbody>"
         )
+    heads = "".join(
+        f'<th scope="col">{name}</th>' for name in ("Verdict", "Claim", "Measured")
+    )
     return (
         f'<div class="lnlib-board">{counts(found)}<table class="lnlib-compact">'
-        '<thead><tr><th scope="col">Verdict</th><th scope="col">Claim</th></tr></thead>'
-        f"{''.join(groups)}</table></div>"
+        f"<thead><tr>{heads}</tr></thead>{''.join(groups)}</table></div>"
     )
 
 
@@ -337,6 +464,60 @@ def advice_html(page: Page, result: StudyResult) -> str:
     )
 
 
+def quantity(claim: Claim, name: str) -> str:
+    """Return what a prediction measures, and what "the same" is the same as."""
+    whole = ""
+    for prediction in claim.predictions:
+        told = prediction.quantity
+        if not re.match(r"(the same|as the )", told):
+            whole = told
+        if prediction.name == name:
+            return told if told == whole else f"{told} ({whole})"
+    raise ValueError(f"{claim.id} has no prediction {name}")
+
+
+def reason_html(page: Page, support: Support) -> str:
+    """Return one reason as a list item: what was measured, and what of it."""
+    claim, found = support.claim, support.evidence
+    told = escape(quantity(claim, support.reason.prediction))
+    value = "" if found is None else f": {effect_html(found)}"
+    mark = {"met": "as claimed", "missed": "not as claimed"}[support.reason.outcome]
+    if not support.judged:
+        mark = f"judged at tier {claim.tier}"
+    elif not support.stands:
+        mark = "another outcome than this advice needs"
+    return (
+        f'<li data-claim="{claim.id}" data-verdict="{support.result.verdict(claim)}" '
+        f'data-stands="{str(support.stands).lower()}">'
+        f"{badges(support.result, claim)} {escape(claim.says)} "
+        f'<span class="lnlib-aside">{told}{value}, {mark}.</span> '
+        f"{page.place(support.result, claim)}</li>"
+    )
+
+
+def decision_html(page: Page, found: Mapping[str, StudyResult], number: int) -> str:
+    """Return one line of the guide; without its evidence it gives no advice."""
+    decision = load_decisions()[number]
+    told = supports(decision, found)
+    stands = all(support.stands for support in told)
+    if stands:
+        text = (
+            f'<p><strong class="lnlib-do">Do.</strong> {escape(decision.do)}</p>'
+            f'<p><strong class="lnlib-avoid">Avoid.</strong> {escape(decision.avoid)}'
+            "</p>"
+        )
+    else:
+        fallen = any(s.judged and not s.stands for s in told)
+        why = "does not support it" if fallen else "does not reach its evidence"
+        text = f"<p>No advice: this run {why}.</p>"
+    reasons = "".join(reason_html(page, support) for support in told)
+    return (
+        f'<div class="lnlib-board lnlib-decision" data-stands="{str(stands).lower()}">'
+        f"{text}<details><summary>Because of {len(told)} measurements</summary>"
+        f"<ul>{reasons}</ul></details></div>"
+    )
+
+
 def provenance_html(page: Page, found: Sequence[StudyResult]) -> str:
     """Return from which runs the verdicts come."""
     runs = [result.run for result in found if result.run]
@@ -361,7 +542,7 @@ def provenance_html(page: Page, found: Sequence[StudyResult]) -> str:
 class Placeholder(nodes.General, nodes.Element):
     """Stands for HTML that is known once every notebook has been read.
 
-    Attributes: `part`, and `study` for the parts that show one.
+    Attributes: `part`, `study` for the parts that show one, `number` of a decision.
     """
 
 
@@ -410,6 +591,21 @@ class Advice(_Part):
         return self.sections("advice")
 
 
+class Decisions(_Part):
+    """`decisions`: what to do in each kind of network, bound to its evidence."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return one section for each kind of network."""
+        self.env.note_dependency(str(DECISIONS))
+        found: list[nodes.Node] = []
+        for number, decision in enumerate(load_decisions()):
+            section = nodes.section(ids=[nodes.make_id(f"build {decision.build}")])
+            section += nodes.title(text=decision.build)
+            section += Placeholder(part="decision", study="", number=number)
+            found.append(section)
+        return found
+
+
 class Provenance(_Part):
     """`provenance`: the runs that the verdicts come from."""
 
@@ -426,6 +622,8 @@ def html_of(app: Sphinx, page: Page, node: Placeholder) -> str:
         one = found[node["study"]]
         write = {"card": card_html, "board": board_html, "advice": advice_html}
         return write[node["part"]](page, one)
+    if node["part"] == "decision":
+        return decision_html(page, found, node["number"])
     if node["part"] == "counts":
         return f'<div class="lnlib-board">{counts(everything)}</div>'
     part = {"compact": compact_html, "provenance": provenance_html}[node["part"]]
@@ -563,6 +761,20 @@ def fill(app: Sphinx, doctree: nodes.document, docname: str) -> None:
             node.children = [nodes.Text(text)]
 
 
+def check_decisions(app: Sphinx, env: BuildEnvironment) -> list[str]:
+    """Warn of an advice whose evidence was judged and does not bear it."""
+    found = results(app)
+    for decision in load_decisions():
+        for support in supports(decision, found):
+            if support.judged and not support.stands:
+                logger.warning(
+                    "decision guide, %s: %s of %s must be %s; see %s",
+                    decision.build, support.reason.prediction, support.reason.claim,
+                    support.reason.outcome, DECISIONS.name,
+                )  # fmt: skip
+    return []
+
+
 def write_json(app: Sphinx, error: Exception | None) -> None:
     """Write verdicts.json beside the pages: the board for machines."""
     if error is not None or app.builder.format != "html":
@@ -601,6 +813,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("verdict-board", VerdictBoard)
     app.add_directive("verdict-counts", VerdictCounts)
     app.add_directive("advice", Advice)
+    app.add_directive("decisions", Decisions)
     app.add_directive("provenance", Provenance)
     app.connect("config-inited", configure, priority=100)
     app.connect("env-before-read-docs", refuse_missing)
@@ -608,6 +821,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("env-purge-doc", purge)
     app.connect("env-merge-info", merge)
     app.connect("env-updated", rewrite)
+    app.connect("env-updated", check_decisions)
     app.connect("doctree-resolved", fill)
     app.connect("build-finished", write_json)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -40,11 +40,24 @@ def load_map(text: str, folder: Path = FOLDER) -> dict[str, Any]:
     return source
 
 
-def load_studies(folder: Path = FOLDER) -> dict[str, str]:
-    """Return the question of every study, by its name, in the order of the book."""
-    studies: dict[str, str] = yaml.safe_load(
+def load_studies(folder: Path = FOLDER) -> dict[str, dict[str, str]]:
+    """Return `field` and `question` of every study, by its name, in the book's order.
+
+    Raises:
+        ValueError: an entry has other keys, or a value that is no text.
+    """
+    studies: dict[str, dict[str, str]] = yaml.safe_load(
         (folder / "studies.yml").read_text("utf-8")
     )
+    for name, about in studies.items():
+        keys = set(about) if isinstance(about, dict) else about
+        if keys != {"field", "question"} or not all(
+            isinstance(text, str) for text in about.values()
+        ):
+            raise ValueError(
+                f"studies.yml: {name} must have a `field` and a `question`, both "
+                f"texts; received {about!r}"
+            )
     return studies
 
 
@@ -198,13 +211,15 @@ class SourceStudies(_Base):
         """Return the list in the order of the book."""
         self.load()
         listed = nodes.bullet_list()
-        for study, question in load_studies().items():
+        for study, about in load_studies().items():
             n = sum(owner == study for owner in self.owner.values())
             state = "in this book" if study in self.registry else "planned"
             told = nodes.paragraph()
             told += nodes.emphasis(text=study)
             claims = "1 claim" if n == 1 else f"{n or 'no'} claims"
-            told += nodes.Text(f": {question} ({claims} of the texts; {state})")
+            told += nodes.Text(
+                f": {about['question']} ({claims} of the texts; {state})"
+            )
             listed += nodes.list_item("", told)
         return [listed]
 
