@@ -1,13 +1,21 @@
-"""Every citation has its entry in the bibliography, and every entry is cited."""
+"""Every citation has its entry in the bibliography, and every entry is cited.
+
+A claim of a paper cites it, too.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import nbformat
 import pytest
 from pybtex.database import BibliographyData, parse_string
+
+from lnlib.registry import Paper, load_registry
 
 ROOT = Path(__file__).resolve().parents[1]
 CITATION = re.compile(r"\{cite(?::\w+)?\}`([^`]+)`")
@@ -24,7 +32,19 @@ def texts() -> dict[str, str]:
         cells = nbformat.read(path, as_version=4).cells
         told = [cell.source for cell in cells if cell.cell_type == "markdown"]
         found[str(path.relative_to(ROOT))] = "\n\n".join(told)
-    return found
+    return found | papers(load_registry())
+
+
+def papers(registry: Mapping[str, Any]) -> dict[str, str]:
+    """Return, by study, citations of the papers that its claims come from."""
+    return {
+        f"the registry of {study}": " ".join(
+            f"{{cite}}`{claim.source.cite}`"
+            for claim in record.claims
+            if isinstance(claim.source, Paper)
+        )
+        for study, record in registry.items()
+    }
 
 
 def cited(text: str) -> set[str]:
@@ -73,3 +93,11 @@ GOOD = """@article{a2020b, author = {A, B}, title = {C}, year = {2020}, url = {h
 def test_faults_are_noticed(bibliography: str, text: str, fault: str) -> None:
     assert faults(GOOD, {"page.md": "{cite:p}`a2020b`"}) == []
     assert [f for f in faults(bibliography, {"page.md": text}) if fault in f]
+
+
+def test_a_claim_of_a_paper_cites_it() -> None:
+    claim = SimpleNamespace(source=Paper(cite="missing2020x", place="Section 2"))
+    texts = papers({"toy": SimpleNamespace(claims=[claim])})
+    texts["page.md"] = "{cite:p}`a2020b`"
+    told = "the registry of toy cites missing2020x: no such entry"
+    assert faults(GOOD, texts) == [told]
