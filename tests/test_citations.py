@@ -5,8 +5,9 @@ A claim of a paper cites it, too.
 
 from __future__ import annotations
 
+import importlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import nbformat
 import pytest
 from pybtex.database import BibliographyData, parse_string
+from sphinx.errors import ExtensionError
 
 from lnlib.registry import Paper, load_registry
 
@@ -101,3 +103,30 @@ def test_a_claim_of_a_paper_cites_it() -> None:
     texts["page.md"] = "{cite:p}`a2020b`"
     told = "the registry of toy cites missing2020x: no such entry"
     assert faults(GOOD, texts) == [told]
+
+
+@pytest.fixture
+def paper_name(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """The function that names a paper on the pages."""
+    monkeypatch.syspath_prepend(str(ROOT / "book" / "_ext"))  # type: ignore[no-untyped-call]
+    return importlib.import_module("lnlib_book").paper_name  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("wilson1927probable", "Wilson (1927)"),
+        ("li2020exponential", "Li and Arora (2020)"),
+        ("kosson2024rotational", "Kosson et al. (2024)"),
+        ("laarhoven2017regularization", "van Laarhoven (2017)"),
+    ],
+)
+def test_a_page_names_a_paper(
+    paper_name: Callable[[str], str], key: str, name: str
+) -> None:
+    assert paper_name(key) == name
+
+
+def test_a_page_refuses_an_unknown_paper(paper_name: Callable[[str], str]) -> None:
+    with pytest.raises(ExtensionError, match="must cite an entry of references"):
+        paper_name("missing2020x")

@@ -209,7 +209,10 @@ def paper_name(key: str) -> str:
             f"a claim of a paper must cite an entry of {BIBLIOGRAPHY.name}; received "
             f"{key!r}. Add the entry, or correct the claim's source."
         )
-    names = [" ".join(p.last_names) for p in entries[key].persons["author"]]
+    names = [
+        " ".join([*p.prelast_names, *p.last_names])
+        for p in entries[key].persons["author"]
+    ]
     told = f"{names[0]} et al." if len(names) > 2 else " and ".join(names)
     return f"{told} ({entries[key].fields['year']})"
 
