@@ -68,10 +68,9 @@ class Checkup:
 
     `coupling` is how much samples act on each other's outputs, relative to their own
     (0: not at all; NaN: the output does not depend on the input), in evaluation and in
-    training mode.  `jacobian` is the spectral
-    norm of the Jacobian from the first sample to its output, NaN if it could not be
-    found.  `scale` and `offset` are
-    the relative changes of the output when the input is doubled, and when one of its
+    training mode.  `jacobian` is the spectral norm of the Jacobian from the first
+    sample to its output, NaN if it could not be found.  `scale` and `offset` are the
+    relative changes of the output when the input is doubled, and when one of its
     standard deviations is added to every entry.
     """
 
@@ -166,8 +165,8 @@ def examine(model: nn.Module, batch: Tensor, *, seed: int = 0) -> Checkup:
     """Look at `model` through the book's probes on `batch`, (sample, …), n ≥ 3.
 
     It works on a copy in float64: the model, its mode, its parameters and running
-    statistics stay as they are.  The first three samples are used where all pairs of
-    samples or powers of the Jacobian are needed, all of them elsewhere.
+    statistics stay as they are.  The coupling is that of the first three samples, and
+    the Jacobian that of the first; everything else uses all of them.
 
     Raises:
         TypeError: `model` is no module, `batch` no tensor of floating-point numbers, or

@@ -511,6 +511,16 @@ def test_the_board_is_a_plain_table_without_its_script(
     tab.close()
 
 
+def test_no_measure_is_only_the_same_as_another(readers: dict[str, Reader]) -> None:
+    tab, _ = readers["light"].open(START)
+    effects = "all => all.map(e => e.title)"
+    told = tab.eval_on_selector_all(".lnlib-effect", effects)
+    same = [text for text in told if re.match("the same|as the ", text)]
+    assert same
+    assert [text for text in same if "(" not in text] == []
+    tab.close()
+
+
 def test_the_board_shows_what_was_measured(
     readers: dict[str, Reader], results: dict[str, Result]
 ) -> None:
@@ -719,7 +729,7 @@ def found_by(extension: Any, results: dict[str, Result]) -> dict[str, Any]:
 def test_an_advice_falls_when_an_outcome_is_swapped(
     extension: Any, results: dict[str, Result]
 ) -> None:
-    found = found_by(extension, results)
+    found, swaps = found_by(extension, results), 0
     other = {"met": "missed", "missed": "met"}
     for decision in extension.load_decisions():
         for i, support in enumerate(extension.supports(decision, found)):
@@ -730,6 +740,8 @@ def test_an_advice_falls_when_an_outcome_is_swapped(
             because = (*decision.because[:i], swapped, *decision.because[i + 1 :])
             fallen = decision.model_copy(update={"because": because})
             assert not extension.supports(fallen, found)[i].stands
+            swaps += 1
+    assert swaps > 10
 
 
 @pytest.mark.parametrize(

@@ -383,12 +383,23 @@ def brief(value: float) -> str:
     return f"{value:.0f}" if 100 <= abs(value) < 1e5 else f"{value:.2g}"
 
 
-def effect_html(effect: claims.Evidence) -> str:
+def quantity(claim: Claim, effect: claims.Evidence) -> str:
+    """Return what was measured, and what "the same" is the same as."""
+    whole, told = "", effect.prediction.quantity
+    for prediction in claim.predictions:
+        if not re.match(r"(the same|as the )", prediction.quantity):
+            whole = prediction.quantity
+        if prediction.name == effect.prediction.name:
+            break
+    return told if told == whole else f"{told} ({whole})"
+
+
+def effect_html(claim: Claim, effect: claims.Evidence) -> str:
     """Return a measured value with its interval; what it is, for who asks."""
     m = effect.measured
     low, value, high = map(brief, (m.low, m.estimate, m.high))
     interval = "" if low == high else f" <small>[{low}, {high}]</small>"
-    told = escape(f"{effect.prediction.quantity}: {effect.outcome}", quote=True)
+    told = escape(f"{quantity(claim, effect)}: {effect.outcome}", quote=True)
     return (
         f'<span class="lnlib-effect" title="{told}" data-outcome="{effect.outcome}">'
         f'<span class="lnlib-unseen">{told}, </span>'
@@ -405,7 +416,8 @@ def compact_html(page: Page, found: Sequence[StudyResult]) -> str:
             f'<tr data-claim="{claim.id}" data-verdict="{result.verdict(claim)}">'
             f"<td>{badges(result, claim)}</td>"
             f'<td><a href="{page.judged(result, claim)}">{escape(claim.says)}</a></td>'
-            f"<td>{' '.join(map(effect_html, effects(result, claim)))}</td></tr>"
+            f"<td>{' '.join(effect_html(claim, e) for e in effects(result, claim))}"
+            "</td></tr>"
             for claim in result.record.claims
         )
         groups.append(
@@ -464,23 +476,12 @@ def advice_html(page: Page, result: StudyResult) -> str:
     )
 
 
-def quantity(claim: Claim, name: str) -> str:
-    """Return what a prediction measures, and what "the same" is the same as."""
-    whole = ""
-    for prediction in claim.predictions:
-        told = prediction.quantity
-        if not re.match(r"(the same|as the )", told):
-            whole = told
-        if prediction.name == name:
-            return told if told == whole else f"{told} ({whole})"
-    raise ValueError(f"{claim.id} has no prediction {name}")
-
-
 def reason_html(page: Page, support: Support) -> str:
     """Return one reason as a list item: what was measured, and what of it."""
     claim, found = support.claim, support.evidence
-    told = escape(quantity(claim, support.reason.prediction))
-    value = "" if found is None else f": {effect_html(found)}"
+    told = "not measured"
+    if found is not None:
+        told = f"{escape(quantity(claim, found))}: {effect_html(claim, found)}"
     mark = {"met": "as claimed", "missed": "not as claimed"}[support.reason.outcome]
     if not support.judged:
         mark = f"judged at tier {claim.tier}"
@@ -490,14 +491,15 @@ def reason_html(page: Page, support: Support) -> str:
         f'<li data-claim="{claim.id}" data-verdict="{support.result.verdict(claim)}" '
         f'data-stands="{str(support.stands).lower()}">'
         f"{badges(support.result, claim)} {escape(claim.says)} "
-        f'<span class="lnlib-aside">{told}{value}, {mark}.</span> '
+        f'<span class="lnlib-aside">{told}, {mark}.</span> '
         f"{page.place(support.result, claim)}</li>"
     )
 
 
-def decision_html(page: Page, found: Mapping[str, StudyResult], number: int) -> str:
-    """Return one line of the guide; without its evidence it gives no advice."""
-    decision = load_decisions()[number]
+def decision_html(
+    page: Page, found: Mapping[str, StudyResult], decision: Decision
+) -> str:
+    """Return one advice of the guide, or why this run gives none."""
     told = supports(decision, found)
     stands = all(support.stands for support in told)
     if stands:
@@ -542,7 +544,7 @@ def provenance_html(page: Page, found: Sequence[StudyResult]) -> str:
 class Placeholder(nodes.General, nodes.Element):
     """Stands for HTML that is known once every notebook has been read.
 
-    Attributes: `part`, `study` for the parts that show one, `number` of a decision.
+    Attributes: `part`, `study` for the parts that show one, and `decision`.
     """
 
 
@@ -598,10 +600,10 @@ class Decisions(_Part):
         """Return one section for each kind of network."""
         self.env.note_dependency(str(DECISIONS))
         found: list[nodes.Node] = []
-        for number, decision in enumerate(load_decisions()):
+        for decision in load_decisions():
             section = nodes.section(ids=[nodes.make_id(f"build {decision.build}")])
             section += nodes.title(text=decision.build)
-            section += Placeholder(part="decision", study="", number=number)
+            section += Placeholder(part="decision", study="", decision=decision)
             found.append(section)
         return found
 
@@ -623,7 +625,7 @@ def html_of(app: Sphinx, page: Page, node: Placeholder) -> str:
         write = {"card": card_html, "board": board_html, "advice": advice_html}
         return write[node["part"]](page, one)
     if node["part"] == "decision":
-        return decision_html(page, found, node["number"])
+        return decision_html(page, found, node["decision"])
     if node["part"] == "counts":
         return f'<div class="lnlib-board">{counts(everything)}</div>'
     part = {"compact": compact_html, "provenance": provenance_html}[node["part"]]
