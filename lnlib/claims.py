@@ -70,8 +70,8 @@ class Evidence:
         """Format the estimate; a spec that starts with `±` adds the interval."""
         value = self.measured
         if not spec.startswith("±"):
-            return format(value.estimate, spec)
-        parts = (format(v, spec[1:]) for v in (value.estimate, value.low, value.high))
+            return _told(value.estimate, spec)
+        parts = (_told(v, spec[1:]) for v in (value.estimate, value.low, value.high))
         return "{} [{}, {}]".format(*parts)
 
     def __getattr__(self, name: str) -> Any:
@@ -452,6 +452,11 @@ def badge(verdict: str) -> str:
         f'<span class="lnlib-badge" data-verdict="{html.escape(verdict)}">'
         f'<span aria-hidden="true">{sign}</span> {html.escape(verdict)}</span>'
     )
+
+
+def _told(value: float, spec: str) -> str:
+    """Format a number for a finding; a zero has no exponent to show."""
+    return "0" if value == 0 and spec.endswith("e") else format(value, spec)
 
 
 def _number(value: float) -> str:

@@ -1,13 +1,23 @@
-"""Every citation has its entry in the bibliography, and every entry is cited."""
+"""Every citation has its entry in the bibliography, and every entry is cited.
+
+A claim of a paper cites it, too.
+"""
 
 from __future__ import annotations
 
+import importlib
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import nbformat
 import pytest
 from pybtex.database import BibliographyData, parse_string
+from sphinx.errors import ExtensionError
+
+from lnlib.registry import Paper, load_registry
 
 ROOT = Path(__file__).resolve().parents[1]
 CITATION = re.compile(r"\{cite(?::\w+)?\}`([^`]+)`")
@@ -24,7 +34,19 @@ def texts() -> dict[str, str]:
         cells = nbformat.read(path, as_version=4).cells
         told = [cell.source for cell in cells if cell.cell_type == "markdown"]
         found[str(path.relative_to(ROOT))] = "\n\n".join(told)
-    return found
+    return found | papers(load_registry())
+
+
+def papers(registry: Mapping[str, Any]) -> dict[str, str]:
+    """Return, by study, citations of the papers that its claims come from."""
+    return {
+        f"the registry of {study}": " ".join(
+            f"{{cite}}`{claim.source.cite}`"
+            for claim in record.claims
+            if isinstance(claim.source, Paper)
+        )
+        for study, record in registry.items()
+    }
 
 
 def cited(text: str) -> set[str]:
@@ -73,3 +95,38 @@ GOOD = """@article{a2020b, author = {A, B}, title = {C}, year = {2020}, url = {h
 def test_faults_are_noticed(bibliography: str, text: str, fault: str) -> None:
     assert faults(GOOD, {"page.md": "{cite:p}`a2020b`"}) == []
     assert [f for f in faults(bibliography, {"page.md": text}) if fault in f]
+
+
+def test_a_claim_of_a_paper_cites_it() -> None:
+    claim = SimpleNamespace(source=Paper(cite="missing2020x", place="Section 2"))
+    texts = papers({"toy": SimpleNamespace(claims=[claim])})
+    texts["page.md"] = "{cite:p}`a2020b`"
+    told = "the registry of toy cites missing2020x: no such entry"
+    assert faults(GOOD, texts) == [told]
+
+
+@pytest.fixture
+def paper_name(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """The function that names a paper on the pages."""
+    monkeypatch.syspath_prepend(str(ROOT / "book" / "_ext"))  # type: ignore[no-untyped-call]
+    return importlib.import_module("lnlib_book").paper_name  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("wilson1927probable", "Wilson (1927)"),
+        ("li2020exponential", "Li and Arora (2020)"),
+        ("kosson2024rotational", "Kosson et al. (2024)"),
+        ("laarhoven2017regularization", "van Laarhoven (2017)"),
+    ],
+)
+def test_a_page_names_a_paper(
+    paper_name: Callable[[str], str], key: str, name: str
+) -> None:
+    assert paper_name(key) == name
+
+
+def test_a_page_refuses_an_unknown_paper(paper_name: Callable[[str], str]) -> None:
+    with pytest.raises(ExtensionError, match="must cite an entry of references"):
+        paper_name("missing2020x")

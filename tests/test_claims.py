@@ -206,6 +206,16 @@ def test_registry_is_read(tmp_path: Path) -> None:
     assert record.claim("toy.main").prediction("gain").bound == 0.1
 
 
+def test_a_claim_may_come_from_a_paper(tmp_path: Path) -> None:
+    raw = a_study()
+    raw["claims"][0]["source"] = {"cite": "a2020b", "place": "Section 2"}
+    record = registry.load_registry(write(tmp_path, raw))["toy"]
+    assert record.claim("toy.main").source == registry.Paper(
+        cite="a2020b", place="Section 2"
+    )
+    assert isinstance(record.claim("toy.other").source, registry.Source)
+
+
 def damage(path: str, value: Any) -> Any:
     """Return a function that sets (or with `...` deletes) `path` in a raw study."""
 
@@ -232,7 +242,20 @@ FIRST = "claims/0/predictions/0"
         ("study", "other", "study must be toy"),
         ("claims/0/expected", "maybe", "claims/0/expected: Input should be"),
         ("claims/0/source", ..., "source: Field required"),
-        ("claims/0/source/text", "novel", "source/text: Input should be"),
+        ("claims/0/source/text", "novel", "source/sentence/text: Input should be"),
+        ("claims/0/source", {"heading": "H"}, "either a sentence .* or a paper"),
+        ("claims/0/source/cite", "a2020b", "either a sentence .* or a paper"),
+        ("claims/0/source", {"cite": "a2020b"}, "source/paper/place: Field required"),
+        (
+            "claims/0/source",
+            {"cite": "A, 2020", "place": "Section 2"},
+            "source/paper/cite: String should match",
+        ),
+        (
+            "claims/0/source",
+            {"cite": "a2020b", "place": "Section 2", "quote": "two words"},
+            "source/paper/quote: Extra inputs",
+        ),
         ("claims/0/source/quote", "a b c d e f g h i", "at most eight words, has 9"),
         (
             "claims/0/controls",
@@ -516,3 +539,10 @@ def test_finding_formats(folder: Path) -> None:
     item = make_evidence(stated(), GOOD, "book")
     text = f"{item:.1f} {item:±.2f} {item.low:.1f} {item.n}"
     assert text == "1.0 1.00 [0.50, 1.50] 0.5 12"
+
+
+def test_a_zero_has_no_exponent_in_a_finding() -> None:
+    zero = make_evidence(stated(bound=0.0), Estimate(0.0, 0.0, 2e-9, 12), "book")
+    assert f"{zero:.0e}" == "0"
+    assert f"{zero:±.0e}" == "0 [0, 2e-09]"
+    assert f"{zero:.2f}" == "0.00"

@@ -24,7 +24,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from lnlib.choices import choose
-from lnlib.registry import StudyRecord, load_registry
+from lnlib.registry import Paper, StudyRecord, load_registry
 from lnlib.results import Project
 
 FOLDER = Path(__file__).resolve().parents[1] / "sources"
@@ -217,11 +217,18 @@ class SourceStudies(_Base):
             told = nodes.paragraph()
             told += nodes.emphasis(text=study)
             claims = "1 claim" if n == 1 else f"{n or 'no'} claims"
-            told += nodes.Text(
-                f": {about['question']} ({claims} of the texts; {state})"
-            )
+            told += nodes.Text(f": {about['question']} ({claims} of the texts; ")
+            if of_papers := self._of_papers(study):
+                told += nodes.Text(f"{of_papers} of papers; ")
+            told += nodes.Text(f"{state})")
             listed += nodes.list_item("", told)
         return [listed]
+
+    def _of_papers(self, study: str) -> int:
+        """Return how many of the study's claims come from papers."""
+        record = self.registry.get(study)
+        sources = [claim.source for claim in record.claims] if record else []
+        return sum(isinstance(source, Paper) for source in sources)
 
 
 def _table(head: list[str], rows: list[list[str]]) -> nodes.table:

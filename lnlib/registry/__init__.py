@@ -17,9 +17,11 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     FiniteFloat,
     StringConstraints,
+    Tag,
     ValidationError,
     field_validator,
     model_validator,
@@ -54,6 +56,34 @@ class Source(_Model):
         if len(quote.split()) > 8:
             raise ValueError(f"must have at most eight words, has {len(quote.split())}")
         return quote
+
+
+class Paper(_Model):
+    """The place of a statement in a paper: its key in references.bib, and where."""
+
+    cite: Annotated[str, StringConstraints(pattern=r"^[a-z]+\d{4}[a-z]+$")]
+    place: Text
+
+
+def _kind_of_source(source: Any) -> str | None:
+    """Return the tag of the model that a source must fit, or None if it fits none."""
+    if not isinstance(source, dict):
+        return "paper" if isinstance(source, Paper) else "sentence"
+    kinds = {"text": "sentence", "cite": "paper"}
+    found = [kind for field, kind in kinds.items() if field in source]
+    return found[0] if len(found) == 1 else None
+
+
+# A sentence of a source text, or a statement in a paper: never both.
+AnySource = Annotated[
+    Annotated[Source, Tag("sentence")] | Annotated[Paper, Tag("paper")],
+    Discriminator(
+        _kind_of_source,
+        custom_error_type="source",
+        custom_error_message="must name either a sentence (text, heading, sentence, "
+        "quote) or a paper (cite, place)",
+    ),
+]
 
 
 class Prediction(_Model):
@@ -118,10 +148,10 @@ class Effect(_Model):
 
 
 class Claim(_Model):
-    """One claim of a source text, as fixed before any experiment."""
+    """One claim of a source text or a paper, as fixed before any experiment."""
 
     id: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+\.[a-z0-9-]+$")]
-    source: Source
+    source: AnySource
     says: Text
     falsifier: Text
     settings: Text
