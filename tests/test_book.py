@@ -22,10 +22,11 @@ from statistics import median
 from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 
+import axe
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, BrowserContext, Page
+from playwright.sync_api import Browser, BrowserContext, Page, TimeoutError
 from studies import blocks
 
 from lnlib import runner
@@ -255,6 +256,62 @@ def test_a_damaged_page_is_noticed(
 
 def test_every_check_has_a_damage() -> None:
     assert {check for check, _, _ in DAMAGES} == set(CHECKS)
+
+
+# ------------------------------------------------------------------ axe-core
+
+
+@pytest.fixture(scope="session")
+def findings(book: Path, readers: dict[str, Reader]) -> dict[str, list[Any]]:
+    """What axe-core finds on each page: the rule and the element."""
+    found = {}
+    for page in pages(book):
+        tab, _ = readers["light"].open(page)
+        found[page] = axe.violations(tab)
+        tab.close()
+    return found
+
+
+def test_axe_finds_only_what_is_known_of_the_theme(
+    findings: dict[str, list[Any]],
+) -> None:
+    new = {
+        page: strange
+        for page, found in findings.items()
+        if (strange := [f for f in found if not axe.is_known(*f)])
+    }
+    assert not new, json.dumps(new, indent=1, ensure_ascii=False)
+
+
+def test_a_known_finding_that_is_mended_is_struck_off(
+    findings: dict[str, list[Any]],
+) -> None:
+    found = [f for page in findings.values() for f in page]
+    gone = [
+        (rule, mark)
+        for rule, mark, _ in axe.KNOWN
+        if not any(rule == r and mark in element for r, element in found)
+    ]
+    assert gone == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "more"),
+    [
+        ("image-alt", '<img src="data:image/gif;base64,R0lGODlhAQABAAAAACw=">'),
+        ("link-name", '<a href="#"></a>'),
+        ("empty-table-header", "<table><tr><th></th></tr><tr><td>1</td></tr></table>"),
+        ("select-name", "<select><option>one</option></select>"),
+        ("svg-img-alt", '<figure class="lnlib-figure"><svg role="img"></svg></figure>'),
+    ],
+)
+def test_axe_notices_a_damaged_page(
+    readers: dict[str, Reader], rule: str, more: str
+) -> None:
+    tab, _ = readers["light"].open(START, after(H1, more))
+    new = [r for r, element in axe.violations(tab) if not axe.is_known(r, element)]
+    assert rule in new
+    tab.close()
 
 
 # ------------------------------------------------------------------ figures
@@ -617,7 +674,7 @@ def test_a_broken_link_is_noticed(book: Path, link: str) -> None:
     assert broken_links(book, START, html) == [link]
 
 
-def found_by_search(tab: Page, word: str) -> int:
+def found_by_search(tab: Page, word: str, patience: float = 30_000) -> int:
     """Type a word into the search box, as a reader does; return the hits."""
     tab.keyboard.press("Control+k")
     tab.keyboard.type(word)
@@ -625,7 +682,8 @@ def found_by_search(tab: Page, word: str) -> int:
     tab.wait_for_url("**/search.html?*")
     tab.wait_for_function(
         "document.querySelector('.search-summary, #search-results p')"
-        "?.innerText.match(/found|did not match/i)"
+        "?.innerText.match(/found|did not match/i)",
+        timeout=patience,
     )
     return len(tab.query_selector_all("ul.search li"))
 
@@ -636,6 +694,59 @@ def test_search(readers: dict[str, Reader], word: str, some: bool) -> None:
     assert bool(found_by_search(tab, word)) == some
     assert noise["outside"] == []
     tab.close()
+
+
+@pytest.fixture
+def offline(browser: Browser) -> Iterator[BrowserContext]:
+    """A browser that has no network and reads files alone."""
+    context = browser.new_context(offline=True)
+    yield context
+    context.close()
+
+
+@pytest.mark.parametrize(("word", "some"), [("dropout", True), ("zyzzyva", False)])
+def test_search_in_files_without_a_network(
+    offline: BrowserContext, book: Path, word: str, some: bool
+) -> None:
+    tab, asked = offline.new_page(), []
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.goto((book / START).as_uri())
+    assert bool(found_by_search(tab, word)) == some
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    if some:
+        tab.locator("ul.search li a").first.click()
+        tab.wait_for_selector("article h1")
+        assert "dropout" in tab.inner_text("article").lower()
+
+
+def test_search_that_asks_the_network_is_noticed(
+    offline: BrowserContext, book: Path
+) -> None:
+    tab = offline.new_page()
+    tab.route(
+        "**/searchindex.js",
+        lambda route: route.fulfill(body="fetch('http://192.0.2.1/')"),
+    )
+    tab.goto((book / START).as_uri())
+    with pytest.raises(TimeoutError):
+        found_by_search(tab, "dropout", patience=2000)
+
+
+def test_pages_open_without_a_network(offline: BrowserContext, book: Path) -> None:
+    wrong: dict[str, list[str]] = {}
+    for page in pages(book):
+        tab = offline.new_page()
+        noise = wrong.setdefault(page, [])
+        tab.on("requestfailed", lambda request, noise=noise: noise.append(request.url))
+        tab.goto((book / page).as_uri())
+        tab.wait_for_function(
+            "!window.MathJax || !MathJax.startup || MathJax.startup.promise"
+            ".then(() => true)"
+        )
+        bare = tab.locator(".math:not(:has(mjx-container))").count()
+        noise += ["a formula is not set"] * bare
+        tab.close()
+    assert {page: said for page, said in wrong.items() if said} == {}
 
 
 @pytest.mark.parametrize("study", STUDIES)

@@ -398,7 +398,7 @@ def card_html(page: Page, result: StudyResult) -> str:
         for name, value in facts.items()
     )
     return (
-        '<div class="lnlib-card" role="region" aria-label="Verdicts of this study">'
+        '<div class="lnlib-card" role="region" aria-label="Claims in short">'
         f'{counts([result])}<ul class="lnlib-claims">{rows}</ul>'
         f'<dl class="lnlib-facts">{listed}</dl></div>'
     )
