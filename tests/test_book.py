@@ -20,12 +20,16 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from statistics import median
 from typing import Any
+from unicodedata import normalize
 from urllib.parse import unquote, urljoin, urlsplit
 
+import axe
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
-from playwright.sync_api import Browser, BrowserContext, Page
+from playwright.sync_api import Browser, BrowserContext, Page, TimeoutError
+from pypdf import PdfReader
 from studies import blocks
 
 from lnlib import runner
@@ -255,6 +259,62 @@ def test_a_damaged_page_is_noticed(
 
 def test_every_check_has_a_damage() -> None:
     assert {check for check, _, _ in DAMAGES} == set(CHECKS)
+
+
+# ------------------------------------------------------------------ axe-core
+
+
+@pytest.fixture(scope="session")
+def findings(book: Path, readers: dict[str, Reader]) -> dict[str, list[Any]]:
+    """What axe-core finds on each page: the rule and the element."""
+    found = {}
+    for page in pages(book):
+        tab, _ = readers["light"].open(page)
+        found[page] = axe.violations(tab)
+        tab.close()
+    return found
+
+
+def test_axe_finds_only_what_is_known_of_the_theme(
+    findings: dict[str, list[Any]],
+) -> None:
+    new = {
+        page: strange
+        for page, found in findings.items()
+        if (strange := [f for f in found if not axe.is_known(*f)])
+    }
+    assert not new, json.dumps(new, indent=1, ensure_ascii=False)
+
+
+def test_a_known_finding_that_is_mended_is_struck_off(
+    findings: dict[str, list[Any]],
+) -> None:
+    found = [f for page in findings.values() for f in page]
+    gone = [
+        (rule, mark)
+        for rule, mark, _ in axe.KNOWN
+        if not any(rule == r and mark in element for r, element in found)
+    ]
+    assert gone == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "more"),
+    [
+        ("image-alt", '<img src="data:image/gif;base64,R0lGODlhAQABAAAAACw=">'),
+        ("link-name", '<a href="#"></a>'),
+        ("empty-table-header", "<table><tr><th></th></tr><tr><td>1</td></tr></table>"),
+        ("select-name", "<select><option>one</option></select>"),
+        ("svg-img-alt", '<figure class="lnlib-figure"><svg role="img"></svg></figure>'),
+    ],
+)
+def test_axe_notices_a_damaged_page(
+    readers: dict[str, Reader], rule: str, more: str
+) -> None:
+    tab, _ = readers["light"].open(START, after(H1, more))
+    new = [r for r, element in axe.violations(tab) if not axe.is_known(r, element)]
+    assert rule in new
+    tab.close()
 
 
 # ------------------------------------------------------------------ figures
@@ -572,6 +632,129 @@ def test_every_advice_stands_or_waits_for_its_tier(readers: dict[str, Reader]) -
     tab.close()
 
 
+# ------------------------------------------------------------------ status
+
+
+def test_the_status_page_shows_the_last_runs(
+    readers: dict[str, Reader], results: dict[str, Result]
+) -> None:
+    tab, _ = readers["light"].open("book/status.html")
+    rows = tab.locator("tr[data-study]").evaluate_all(
+        "all => all.map(e => [e.dataset.study, ...[...e.cells].map(c => c.innerText)])"
+    )
+    assert {row[0] for row in rows} == set(results)
+    for study, _, tier, spent, *_ in rows:
+        assert tier == "quick"
+        assert spent == f"{results[study].run['cpu_seconds']:.0f}"
+    versions = tab.inner_text("article")
+    for name, version in results[STUDIES[0]].run["versions"].items():
+        assert f"{name} {version}" in versions
+    tab.close()
+
+
+def test_a_card_tells_how_long_it_takes_to_read(readers: dict[str, Reader]) -> None:
+    tab, _ = readers["light"].open(chapter(STUDIES[0]))
+    (told,) = re.findall(r"(\d+) minutes", tab.inner_text(".lnlib-facts"))
+    words = len(tab.inner_text("article").split())
+    assert 1 <= int(told) <= words / 200
+    tab.close()
+
+
+def test_every_changed_verdict_is_on_its_page(readers: dict[str, Reader]) -> None:
+    text = (ROOT / "book" / "verdict_changes.yml").read_text("utf-8")
+    tab, _ = readers["light"].open("book/changes.html")
+    shown = tab.locator(".lnlib-advice code").all_inner_texts()
+    changed = [c for c, e in yaml.safe_load(text).items() if len(e) > 1]
+    assert shown == changed
+    tab.close()
+
+
+# ------------------------------------------------------------------ print
+
+
+@pytest.fixture(scope="session")
+def printed(book: Path, browser: Browser, tmp_path_factory: Any) -> PdfReader:
+    """The book as one PDF."""
+    out = tmp_path_factory.mktemp("print") / "book.pdf"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "book")
+        print_book = __import__("print_book").print_book
+    print_book(browser, book, ROOT / "_toc.yml", out)
+    return PdfReader(out)
+
+
+def told(page: Any) -> str:
+    """Return the text of a printed page, without ligatures and spaces."""
+    return re.sub(r"\s+", "", normalize("NFKC", page.extract_text()))
+
+
+def outline(pdf: PdfReader) -> dict[str, int]:
+    """Return the pages, from 0, where the entries of the outline lead."""
+    found, todo = {}, [pdf.outline]
+    while todo:
+        for entry in todo.pop():
+            if isinstance(entry, list):
+                todo.append(entry)
+            else:
+                page = pdf.get_destination_page_number(entry)
+                assert page is not None
+                found[str(entry.title)] = page
+    return found
+
+
+def test_every_chapter_is_printed_where_the_contents_say(
+    printed: PdfReader, book: Path
+) -> None:
+    places, pages_of = outline(printed), [told(page) for page in printed.pages]
+    front = "".join(pages_of[: places["Layer Normalization, Put to the Test"]])
+    for study in STUDIES:
+        title = PROJECT.record(study).title
+        place, plain = places[title], re.sub(r"\s+", "", title)
+        assert plain in pages_of[place]
+        assert f"{plain}{place + 1}" in front
+    listed = re.findall(r"file: (\S+)", (ROOT / "_toc.yml").read_text("utf-8"))
+    assert len(places) > len(listed)  # the parts have entries, too
+
+
+def test_every_printed_page_has_its_number_and_mark(printed: PdfReader) -> None:
+    for number, page in enumerate(printed.pages, 1):
+        assert re.search(rf"(?<!\d){number}·Quicktier", told(page))
+
+
+def test_links_in_print_stay_in_the_document(printed: PdfReader) -> None:
+    inside = 0
+    for page in printed.pages:
+        for reference in page.get("/Annots", []):
+            note = reference.get_object()
+            inside += not isinstance(note.get("/Dest", ""), str)
+            action = note.get("/A")
+            url = str(action.get_object().get("/URI", "")) if action else ""
+            assert not url.startswith("file:")
+    assert inside > 100
+
+
+def test_what_is_closed_on_a_page_is_open_in_print(
+    printed: PdfReader, readers: dict[str, Reader]
+) -> None:
+    text = "".join(told(page) for page in printed.pages)
+    for page in (BOARD, chapter(STUDIES[0])):
+        tab, _ = readers["light"].open(page)
+        closed = "details:not([open]) td:first-child, details:not([open]) > p"
+        hidden = tab.locator(closed).evaluate_all(
+            "all => all.filter(e => !e.closest('.tag_hide-input'))"
+            ".map(e => e.textContent)"
+        )
+        tab.close()
+        assert hidden
+        lost = [
+            words
+            for words in hidden
+            if (plain := re.sub(r"\s+", "", normalize("NFKC", words)))
+            and plain not in text
+        ]
+        assert len(lost) < 0.02 * len(hidden) + 1, lost[:5]
+
+
 # ------------------------------------------------------------------ links and search
 
 
@@ -617,7 +800,7 @@ def test_a_broken_link_is_noticed(book: Path, link: str) -> None:
     assert broken_links(book, START, html) == [link]
 
 
-def found_by_search(tab: Page, word: str) -> int:
+def found_by_search(tab: Page, word: str, patience: float = 30_000) -> int:
     """Type a word into the search box, as a reader does; return the hits."""
     tab.keyboard.press("Control+k")
     tab.keyboard.type(word)
@@ -625,7 +808,8 @@ def found_by_search(tab: Page, word: str) -> int:
     tab.wait_for_url("**/search.html?*")
     tab.wait_for_function(
         "document.querySelector('.search-summary, #search-results p')"
-        "?.innerText.match(/found|did not match/i)"
+        "?.innerText.match(/found|did not match/i)",
+        timeout=patience,
     )
     return len(tab.query_selector_all("ul.search li"))
 
@@ -636,6 +820,59 @@ def test_search(readers: dict[str, Reader], word: str, some: bool) -> None:
     assert bool(found_by_search(tab, word)) == some
     assert noise["outside"] == []
     tab.close()
+
+
+@pytest.fixture
+def offline(browser: Browser) -> Iterator[BrowserContext]:
+    """A browser that has no network and reads files alone."""
+    context = browser.new_context(offline=True)
+    yield context
+    context.close()
+
+
+@pytest.mark.parametrize(("word", "some"), [("dropout", True), ("zyzzyva", False)])
+def test_search_in_files_without_a_network(
+    offline: BrowserContext, book: Path, word: str, some: bool
+) -> None:
+    tab, asked = offline.new_page(), []
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.goto((book / START).as_uri())
+    assert bool(found_by_search(tab, word)) == some
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    if some:
+        tab.locator("ul.search li a").first.click()
+        tab.wait_for_selector("article h1")
+        assert "dropout" in tab.inner_text("article").lower()
+
+
+def test_search_that_asks_the_network_is_noticed(
+    offline: BrowserContext, book: Path
+) -> None:
+    tab = offline.new_page()
+    tab.route(
+        "**/searchindex.js",
+        lambda route: route.fulfill(body="fetch('http://192.0.2.1/')"),
+    )
+    tab.goto((book / START).as_uri())
+    with pytest.raises(TimeoutError):
+        found_by_search(tab, "dropout", patience=2000)
+
+
+def test_pages_open_without_a_network(offline: BrowserContext, book: Path) -> None:
+    wrong: dict[str, list[str]] = {}
+    for page in pages(book):
+        tab = offline.new_page()
+        noise = wrong.setdefault(page, [])
+        tab.on("requestfailed", lambda request, noise=noise: noise.append(request.url))
+        tab.goto((book / page).as_uri())
+        tab.wait_for_function(
+            "!window.MathJax || !MathJax.startup || MathJax.startup.promise"
+            ".then(() => true)"
+        )
+        bare = tab.locator(".math:not(:has(mjx-container))").count()
+        noise += ["a formula is not set"] * bare
+        tab.close()
+    assert {page: said for page, said in wrong.items() if said} == {}
 
 
 @pytest.mark.parametrize("study", STUDIES)

@@ -48,6 +48,7 @@ WATERMARK = "Quick tier: reduced seeds and sizes, for testing only."
 NOT_RUN = "not run"
 ORDER = (*get_args(Verdict), claims.NOT_JUDGED, NOT_RUN)
 DECISIONS = Path(__file__).resolve().parents[1] / "decisions.yml"
+CHANGES = Path(__file__).resolve().parents[1] / "verdict_changes.yml"
 REFERENCES = "book/references"
 BIBLIOGRAPHY = Path(__file__).resolve().parents[1] / "references.bib"
 TEXTS = {"chapter": "book/sources/chapter", "glossary": "book/sources/glossary"}
@@ -377,6 +378,13 @@ def claim_html(page: Page, result: StudyResult, claim: Claim, more: str = "") ->
     )
 
 
+def reading_minutes(page: Page, result: StudyResult) -> int:
+    """Return how long the text of a chapter takes to read, at 200 words a minute."""
+    cells = read_notebook(Path(page.app.env.doc2path(result.docname))).cells
+    text = " ".join(c.source for c in cells if c.cell_type == "markdown")
+    return max(1, round(len(re.findall(r"[A-Za-z]{2,}", text)) / 200))
+
+
 def card_html(page: Page, result: StudyResult) -> str:
     """Return the card that opens a chapter: one line per claim, opening to more."""
     rows = "".join(
@@ -390,6 +398,7 @@ def card_html(page: Page, result: StudyResult) -> str:
     facts = {
         "Source": "; ".join(headings(result)),
         "Time": seconds(result),
+        "Reading": f"{reading_minutes(page, result)} minutes, without the code",
         "Data": ", ".join(result.record.data) or "none",
         "You need": ", ".join(result.record.prerequisites) or "nothing",
     }
@@ -398,7 +407,7 @@ def card_html(page: Page, result: StudyResult) -> str:
         for name, value in facts.items()
     )
     return (
-        '<div class="lnlib-card" role="region" aria-label="Verdicts of this study">'
+        '<div class="lnlib-card" role="region" aria-label="Claims in short">'
         f'{counts([result])}<ul class="lnlib-claims">{rows}</ul>'
         f'<dl class="lnlib-facts">{listed}</dl></div>'
     )
@@ -577,6 +586,54 @@ def provenance_html(page: Page, found: Sequence[StudyResult]) -> str:
     )
 
 
+def status_html(page: Page, found: Sequence[StudyResult]) -> str:
+    """Return a table of the last run of each study: how long it took, and from what."""
+    rows = []
+    for result in found:
+        run = result.run
+        told = ["not run", "", "", ""]
+        if run:
+            tier, spent = str(run["tier"]), float(run["cpu_seconds"])
+            told = [tier, f"{spent:.0f}", str(runner.BUDGETS[tier]), str(run["commit"])]
+        cells = "".join(f"<td>{escape(text)}</td>" for text in told)
+        rows.append(
+            f'<tr data-study="{result.record.study}"><td>'
+            f'<a href="{page.link(result.docname)}">{escape(result.record.title)}</a>'
+            f"</td>{cells}</tr>"
+        )
+    heads = ("Study", "Tier", "Seconds of one core", "Budget", "Commit")
+    head = "".join(f'<th scope="col">{name}</th>' for name in heads)
+    return (
+        '<div class="lnlib-scroll" tabindex="0" role="region" '
+        'aria-label="The last run of each study"><table class="lnlib-status">'
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        f"{provenance_html(page, found)}"
+    )
+
+
+def changes_html(page: Page, found: Sequence[StudyResult]) -> str:
+    """Return a list of the claims whose expected verdict has changed, with reasons."""
+    claims_of = {c.id: (r, c) for r in found for c in r.record.claims}
+    rows = []
+    for claim_id, entries in yaml.safe_load(CHANGES.read_text("utf-8")).items():
+        if len(entries) == 1:
+            continue
+        name = f"<code>{claim_id}</code>"
+        if claim_id in claims_of:
+            result, claim = claims_of[claim_id]
+            name = f'<a href="{page.judged(result, claim)}">{name}</a>'
+        first, *later = entries
+        steps = f"{first['date']}: {first['verdict']}"
+        for entry in later:
+            steps += (
+                f"<br>{entry['date']}: {entry['verdict']}, {escape(entry['because'])}"
+            )
+        rows.append(f"<li><p>{name}</p><p>{steps}</p></li>")
+    return (
+        f'<div class="lnlib-board"><ul class="lnlib-advice">{"".join(rows)}</ul></div>'
+    )
+
+
 # ------------------------------------------------------------------ placeholders
 
 
@@ -655,6 +712,23 @@ class Provenance(_Part):
         return [self.place("provenance")]
 
 
+class Status(_Part):
+    """`status`: the last run of each study, with times and versions."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return the placeholder."""
+        return [self.place("status")]
+
+
+class VerdictChanges(_Part):
+    """`verdict-changes`: the claims whose expected verdict has changed."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return the placeholder."""
+        self.env.note_dependency(str(CHANGES))
+        return [self.place("changes")]
+
+
 def html_of(app: Sphinx, page: Page, node: Placeholder) -> str:
     """Return the HTML that a placeholder stands for."""
     found = results(app)
@@ -667,8 +741,13 @@ def html_of(app: Sphinx, page: Page, node: Placeholder) -> str:
         return decision_html(page, found, node["decision"])
     if node["part"] == "counts":
         return f'<div class="lnlib-board">{counts(everything)}</div>'
-    part = {"compact": compact_html, "provenance": provenance_html}[node["part"]]
-    return part(page, everything)
+    parts = {
+        "compact": compact_html,
+        "provenance": provenance_html,
+        "changes": changes_html,
+        "status": status_html,
+    }
+    return parts[node["part"]](page, everything)
 
 
 # ------------------------------------------------------------------ events
@@ -856,6 +935,8 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("advice", Advice)
     app.add_directive("decisions", Decisions)
     app.add_directive("provenance", Provenance)
+    app.add_directive("status", Status)
+    app.add_directive("verdict-changes", VerdictChanges)
     app.connect("config-inited", configure, priority=100)
     app.connect("env-before-read-docs", refuse_missing)
     app.connect("doctree-read", insert_card)

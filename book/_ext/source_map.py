@@ -201,7 +201,7 @@ class SourceCounts(_Base):
             [name, *map(str, row)]
             for name, row in zip(names, zip(*columns, strict=True), strict=True)
         ]
-        return [_table(["", *TEXTS, "both"], rows)]
+        return [_table(["number of", *TEXTS, "both"], rows)]
 
 
 class SourceStudies(_Base):
