@@ -20,7 +20,6 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from statistics import median
 from typing import Any
-from unicodedata import normalize
 from urllib.parse import unquote, urljoin, urlsplit
 
 import axe
@@ -29,7 +28,6 @@ import pytest
 import yaml
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page, TimeoutError
-from pypdf import PdfReader
 from studies import blocks
 
 from lnlib import runner
@@ -667,92 +665,6 @@ def test_every_changed_verdict_is_on_its_page(readers: dict[str, Reader]) -> Non
     changed = [c for c, e in yaml.safe_load(text).items() if len(e) > 1]
     assert shown == changed
     tab.close()
-
-
-# ------------------------------------------------------------------ print
-
-
-@pytest.fixture(scope="session")
-def printed(book: Path, browser: Browser, tmp_path_factory: Any) -> PdfReader:
-    """The book as one PDF."""
-    out = tmp_path_factory.mktemp("print") / "book.pdf"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / "book")
-        print_book = __import__("print_book").print_book
-    print_book(browser, book, ROOT / "_toc.yml", out)
-    return PdfReader(out)
-
-
-def told(page: Any) -> str:
-    """Return the text of a printed page, without ligatures and spaces."""
-    return re.sub(r"\s+", "", normalize("NFKC", page.extract_text()))
-
-
-def outline(pdf: PdfReader) -> dict[str, int]:
-    """Return the pages, from 0, where the entries of the outline lead."""
-    found, todo = {}, [pdf.outline]
-    while todo:
-        for entry in todo.pop():
-            if isinstance(entry, list):
-                todo.append(entry)
-            else:
-                page = pdf.get_destination_page_number(entry)
-                assert page is not None
-                found[str(entry.title)] = page
-    return found
-
-
-def test_every_chapter_is_printed_where_the_contents_say(
-    printed: PdfReader, book: Path
-) -> None:
-    places, pages_of = outline(printed), [told(page) for page in printed.pages]
-    front = "".join(pages_of[: places["Layer Normalization, Put to the Test"]])
-    for study in STUDIES:
-        title = PROJECT.record(study).title
-        place, plain = places[title], re.sub(r"\s+", "", title)
-        assert plain in pages_of[place]
-        assert f"{plain}{place + 1}" in front
-    listed = re.findall(r"file: (\S+)", (ROOT / "_toc.yml").read_text("utf-8"))
-    assert len(places) > len(listed)  # the parts have entries, too
-
-
-def test_every_printed_page_has_its_number_and_mark(printed: PdfReader) -> None:
-    for number, page in enumerate(printed.pages, 1):
-        assert re.search(rf"(?<!\d){number}·Quicktier", told(page))
-
-
-def test_links_in_print_stay_in_the_document(printed: PdfReader) -> None:
-    inside = 0
-    for page in printed.pages:
-        for reference in page.get("/Annots", []):
-            note = reference.get_object()
-            inside += not isinstance(note.get("/Dest", ""), str)
-            action = note.get("/A")
-            url = str(action.get_object().get("/URI", "")) if action else ""
-            assert not url.startswith("file:")
-    assert inside > 100
-
-
-def test_what_is_closed_on_a_page_is_open_in_print(
-    printed: PdfReader, readers: dict[str, Reader]
-) -> None:
-    text = "".join(told(page) for page in printed.pages)
-    for page in (BOARD, chapter(STUDIES[0])):
-        tab, _ = readers["light"].open(page)
-        closed = "details:not([open]) td:first-child, details:not([open]) > p"
-        hidden = tab.locator(closed).evaluate_all(
-            "all => all.filter(e => !e.closest('.tag_hide-input'))"
-            ".map(e => e.textContent)"
-        )
-        tab.close()
-        assert hidden
-        lost = [
-            words
-            for words in hidden
-            if (plain := re.sub(r"\s+", "", normalize("NFKC", words)))
-            and plain not in text
-        ]
-        assert len(lost) < 0.02 * len(hidden) + 1, lost[:5]
 
 
 # ------------------------------------------------------------------ links and search

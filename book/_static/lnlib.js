@@ -9,26 +9,6 @@ document.addEventListener("DOMContentLoaded", () => {
   }
 });
 
-/* On paper nothing can be opened: all is open, but for the code behind figures. */
-window.addEventListener("beforeprint", () => {
-  const closed = "details:not([open])";
-  const code = ".tag_hide-input > details, .tag_hide-input .above-input";
-  for (const box of document.querySelectorAll(closed)) {
-    if (box.matches(code)) continue;
-    box.open = true;
-    box.dataset.opened = "";
-  }
-  for (const box of document.querySelectorAll(".toggle-hidden")) {
-    box.classList.remove("toggle-hidden");
-  }
-});
-window.addEventListener("afterprint", () => {
-  for (const box of document.querySelectorAll("details[data-opened]")) {
-    box.open = false;
-    delete box.dataset.opened;
-  }
-});
-
 function animate(table) {
   const groups = [...table.tBodies];
   const claims = groups.flatMap((group) =>
