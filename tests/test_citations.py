@@ -26,6 +26,7 @@ ENTRIES = (ROOT / "book" / "references.bib").read_text("utf-8")
 # Neither a DOI nor an arXiv id exists for these; they have a url.
 WITHOUT = {
     "chintala2016how": "a page of advice in a repository",
+    "ernst2005tree": "the journal gives no DOIs",
     "kim2022reversible": "on OpenReview alone",
     "radford2019language": "a report of the company that wrote it",
     "srivastava2014dropout": "the journal gives no DOIs",
