@@ -169,6 +169,34 @@ def problems_with_registry(
     return found
 
 
+# Studies that the map names and that are not written yet; a written one leaves the list.
+PLANNED = ("modern_placements", "cost_and_precision", "value_extrapolation")
+
+
+def problems_of_judgement(
+    maps: Maps, registry: Mapping[str, Any], planned: tuple[str, ...]
+) -> list[str]:
+    """Has each testable sentence a registered claim, or a study in `planned`?"""
+    homes = {
+        entry["id"]: entry["study"]
+        for source in maps.values()
+        for _, sentence in source_map.sentences(source)
+        for entry in sentence.get("claims", ())
+        if "study" in entry
+    }
+    found = [
+        f"{claim}: no study that is written judges it, and {study} is not planned"
+        for claim, study in homes.items()
+        if study not in registry and study not in planned
+    ]
+    for study in planned:
+        if study in registry:
+            found.append(f"{study} is written: take it off the list of planned studies")
+        elif study not in homes.values():
+            found.append(f"{study} is planned, and the map does not name it")
+    return found
+
+
 def problems_with_source(source: dict[str, Any], text: str) -> list[str]:
     """Is the map that of `text`, sentence by sentence and in order?"""
     found = []
@@ -209,6 +237,23 @@ def test_the_map_is_complete() -> None:
 
 def test_the_map_is_in_step_with_the_registry() -> None:
     assert problems_with_registry(MAPS, STUDIES, load_registry()) == []
+
+
+def test_each_testable_sentence_is_judged() -> None:
+    assert problems_of_judgement(MAPS, load_registry(), PLANNED) == []
+
+
+def test_a_sentence_that_no_study_judges_is_named() -> None:
+    registry = dict(load_registry())
+    del registry["what_layer_norm_buys"]
+    told = "\n".join(problems_of_judgement(MAPS, registry, PLANNED))
+    assert "buys.predictable: no study that is written judges it" in told
+    told = "\n".join(problems_of_judgement(MAPS, load_registry(), ()))
+    assert PLANNED == () or "is not planned" in told
+    written = ("what_layer_norm_buys", "novel")
+    told = "\n".join(problems_of_judgement(MAPS, load_registry(), PLANNED + written))
+    assert "what_layer_norm_buys is written: take it off" in told
+    assert "novel is planned, and the map does not name it" in told
 
 
 def find_text(folder: Path, title: str) -> str | None:
