@@ -169,7 +169,7 @@ def problems_with_registry(
     return found
 
 
-# Studies that the map names and that are not written yet; a written one leaves the list.
+# Studies that the map names and that are not written yet.
 PLANNED = ("modern_placements", "cost_and_precision", "value_extrapolation")
 
 
