@@ -90,8 +90,9 @@ def build(root: Path, output: Path, **more: str) -> subprocess.CompletedProcess[
 @pytest.fixture(scope="session")
 def book(results: dict[str, Result]) -> Path:
     """The folder of the pages."""
-    output = ROOT / "_build" / "test"
-    shutil.rmtree(output / "_build", ignore_errors=True)
+    # With pytest 9.2 xdist no longer keeps a group on one worker: each has its own pages.
+    output = ROOT / "_build" / "test" / os.environ.get("PYTEST_XDIST_WORKER", "alone")
+    shutil.rmtree(output, ignore_errors=True)
     done = build(ROOT, output)
     said = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout).splitlines()
     told = [line for line in said if re.search("warning|error", line, re.IGNORECASE)]
