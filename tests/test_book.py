@@ -90,7 +90,7 @@ def build(root: Path, output: Path, **more: str) -> subprocess.CompletedProcess[
 @pytest.fixture(scope="session")
 def book(results: dict[str, Result]) -> Path:
     """The folder of the pages."""
-    # With pytest 9.2 xdist no longer keeps a group on one worker: each has its own pages.
+    # pytest 9.2 ends the grouping by xdist: each worker has pages of its own.
     output = ROOT / "_build" / "test" / os.environ.get("PYTEST_XDIST_WORKER", "alone")
     shutil.rmtree(output, ignore_errors=True)
     done = build(ROOT, output)
