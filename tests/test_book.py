@@ -90,9 +90,8 @@ def build(root: Path, output: Path, **more: str) -> subprocess.CompletedProcess[
 @pytest.fixture(scope="session")
 def book(results: dict[str, Result]) -> Path:
     """The folder of the pages."""
-    # pytest 9.2 ends the grouping by xdist: each worker has pages of its own.
-    output = ROOT / "_build" / "test" / os.environ.get("PYTEST_XDIST_WORKER", "alone")
-    shutil.rmtree(output, ignore_errors=True)
+    output = ROOT / "_build" / "test"
+    shutil.rmtree(output / "_build", ignore_errors=True)
     done = build(ROOT, output)
     said = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout).splitlines()
     told = [line for line in said if re.search("warning|error", line, re.IGNORECASE)]

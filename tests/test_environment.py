@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import json
+import os
 import re
 import sys
 import tomllib
@@ -288,3 +289,10 @@ def test_nothing_is_published_untested():
     assert jobs["test"]["uses"] == "./.github/workflows/test.yml"
     assert "workflow_call" in workflow("test")[True]  # YAML reads `on` as true
     assert set(jobs["deploy"]["needs"]) == {"test", "build"}
+
+
+@pytest.mark.xdist_group("group")
+def test_a_group_stays_on_one_worker(request: pytest.FixtureRequest) -> None:
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        pytest.skip("needs workers: -n 2")
+    assert request.node.nodeid.endswith("@group")  # xdist sorts by this ending
