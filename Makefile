@@ -18,7 +18,7 @@ UV := _build/uv/bin/uv
 export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lint lab lock clean clean-all
+.PHONY: help book pdf test lint lab lock clean clean-all
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -65,6 +65,9 @@ book: $(READY) ## Run the stale studies and render the book
 	  echo "$$now" > $(DIGEST_OF_HTML) || exit 1; \
 	fi
 	@echo "The book: file://$(CURDIR)/_build/html/index.html"
+
+pdf: book ## Print the book as one PDF (needs Chromium or Chrome)
+	$(BIN)/python book/print_book.py _build/html _build/book.pdf
 
 test: lint ## Lint, type-check, and run every test, notebook and page
 	$(BIN)/python tests/browser.py

@@ -5,6 +5,7 @@ Every check of a page is itself tested: on a page damaged in one place it must c
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import os
@@ -15,11 +16,12 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import cache, partial
-from html import escape
+from html import escape, unescape
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from statistics import median
 from typing import Any
+from unicodedata import normalize
 from urllib.parse import unquote, urljoin, urlsplit
 
 import axe
@@ -28,6 +30,7 @@ import pytest
 import yaml
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page, TimeoutError
+from pypdf import PdfReader
 from studies import blocks
 
 from lnlib import runner
@@ -48,6 +51,7 @@ CHECKS = (
 )
 # The theme's own: it declares a variable twice, and warns of a theme mode.
 KNOWN_MESSAGES = ("THEBE_JS_URL", "invalid theme mode", "Got invalid theme mode")
+REPOSITORY = "https://github.com/example/layer-norm-book"  # as it is published
 START, BOARD = "book/intro.html", "book/verdicts.html"
 GUIDE = "book/decision_guide.html"
 
@@ -74,7 +78,11 @@ def build(root: Path, output: Path, **more: str) -> subprocess.CompletedProcess[
     program = Path(sys.executable).with_name("jupyter-book")
     command = [str(program), "build", str(root)]
     command += ["--path-output", str(output), "--all", "-W", "--keep-going", "-n"]
-    environment = os.environ | {"PYTHONPATH": str(root), "LNLIB_BOOK_TIER": "quick"}
+    environment = os.environ | {
+        "PYTHONPATH": str(root),
+        "LNLIB_BOOK_TIER": "quick",
+        "LNLIB_BOOK_REPOSITORY": REPOSITORY,
+    }
     return subprocess.run(
         command,
         cwd=root,
@@ -630,6 +638,27 @@ def test_every_advice_stands_or_waits_for_its_tier(readers: dict[str, Reader]) -
     tab.close()
 
 
+# ------------------------------------------------------------------ launch
+
+
+def launchers(tab: Page) -> list[str]:
+    """Return where the launch buttons of a page lead."""
+    buttons = tab.locator(".dropdown-launch-buttons a")
+    return buttons.evaluate_all("all => all.map(e => e.href)")
+
+
+def test_each_chapter_starts_elsewhere(readers: dict[str, Reader]) -> None:
+    where = REPOSITORY.removeprefix("https://github.com/")
+    for study in STUDIES:
+        tab, _ = readers["light"].open(chapter(study))
+        file = f"notebooks/{study}.ipynb"
+        assert launchers(tab) == [
+            f"https://mybinder.org/v2/gh/{where}/main?urlpath=lab/tree/{file}",
+            f"https://colab.research.google.com/github/{where}/blob/main/{file}",
+        ]
+        tab.close()
+
+
 # ------------------------------------------------------------------ status
 
 
@@ -665,6 +694,153 @@ def test_every_changed_verdict_is_on_its_page(readers: dict[str, Reader]) -> Non
     changed = [c for c, e in yaml.safe_load(text).items() if len(e) > 1]
     assert shown == changed
     tab.close()
+
+
+# ------------------------------------------------------------------ print
+
+
+@pytest.fixture(scope="session")
+def print_book() -> Any:
+    """The program that prints the book."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "book")
+        return importlib.import_module("print_book")
+
+
+@pytest.fixture(scope="session")
+def printed(
+    print_book: Any, book: Path, browser: Browser, tmp_path_factory: Any
+) -> PdfReader:
+    """The book as one PDF."""
+    out = tmp_path_factory.mktemp("print") / "book.pdf"
+    count = print_book.print_book(browser, book, ROOT / "_toc.yml", out)
+    pdf = PdfReader(out)
+    assert count == len(pdf.pages)
+    return pdf
+
+
+@pytest.fixture(scope="session")
+def sheets(printed: PdfReader) -> list[str]:
+    """The text of each printed page, without ligatures and spaces."""
+    return [squeezed(page.extract_text()) for page in printed.pages]
+
+
+def squeezed(text: str) -> str:
+    """Return the text without ligatures and spaces."""
+    return "".join(normalize("NFKC", text).split())
+
+
+def test_every_chapter_is_printed_where_the_contents_say(
+    printed: PdfReader, sheets: list[str], print_book: Any
+) -> None:
+    pages = list(print_book.order(ROOT / "_toc.yml"))
+    assert [f"notebooks/{s}" for s in STUDIES] == sorted(
+        name for name, _ in pages if name.startswith("notebooks/")
+    )
+    places: dict[str, int] = {}
+    for entry in print_book.outline(printed.outline):
+        number = printed.get_destination_page_number(entry)
+        assert number is not None
+        places.setdefault(squeezed(str(entry.title)), number)
+    front = "".join(sheets[: places["LayerNormalization,PuttotheTest"]])
+    for study in STUDIES:
+        title = squeezed(PROJECT.record(study).title)
+        assert sheets[places[title]].startswith(title)
+        assert f"{title}{places[title] + 1}" in front
+
+
+def test_every_printed_page_has_its_number_and_mark(sheets: list[str]) -> None:
+    mark = squeezed("Quick tier: reduced seeds and sizes, for testing only.")
+    for number, text in enumerate(sheets, 1):
+        assert re.search(rf"{re.escape(mark)}·{number}(?!\d)", text)
+
+
+def test_links_in_print_stay_in_the_document(printed: PdfReader) -> None:
+    named, inside = printed.named_destinations, 0
+    for page in printed.pages:
+        for reference in page.get("/Annots", []):
+            note = reference.get_object()
+            if "/Dest" in note:
+                target = str(note["/Dest"])
+                assert target in named or target.lstrip("/") in named
+                inside += 1
+            action = note.get("/A")
+            url = str(action.get_object().get("/URI", "")) if action else ""
+            assert not url.startswith("file:")
+    assert inside > 1000
+
+
+def test_what_is_closed_on_a_page_is_open_in_print(
+    sheets: list[str], readers: dict[str, Reader]
+) -> None:
+    text = "".join(sheets)
+    closed = "details:not([open]) td:first-child, details:not([open]) > p"
+    for page in (BOARD, chapter(STUDIES[0])):
+        tab, _ = readers["light"].open(page)
+        hidden = tab.locator(closed).evaluate_all(
+            "all => all.filter(e => !e.closest('.tag_hide-input > details'))"
+            ".map(e => e.textContent)"
+        )
+        tab.close()
+        assert hidden
+        # A text that goes over the end of a page has its number in between.
+        lost = [words for words in hidden if squeezed(words) not in text]
+        assert len(lost) < 0.03 * len(hidden) + 1, lost[:5]
+
+
+def test_the_figures_are_in_print(sheets: list[str], book: Path) -> None:
+    html = "".join((book / page).read_text("utf-8") for page in pages(book))
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", html, re.DOTALL)
+    assert len(captions) > 50
+    text = "".join(sheets)
+    lost = [c for c in captions if squeezed(unescape(c))[:40] not in text]
+    assert lost == []
+
+
+CUT = """() => [...document.querySelectorAll("article *")].filter(e => {
+    const box = e.getBoundingClientRect();
+    return box.width && box.right > innerWidth + 1 && !e.closest("mjx-assistive-mml");
+}).map(e => e.outerHTML.slice(0, 80))"""
+
+
+@pytest.mark.parametrize("page", [START, BOARD, *map(chapter, STUDIES)])
+def test_nothing_is_cut_off_in_print(readers: dict[str, Reader], page: str) -> None:
+    tab, _ = readers["light"].open(page)
+    tab.emulate_media(media="print")
+    tab.set_viewport_size({"width": 665, "height": 900})  # between the margins of A4
+    tab.evaluate("dispatchEvent(new Event('beforeprint'))")
+    cut = tab.evaluate(CUT)
+    tab.close()
+    assert cut == []
+
+
+def test_what_is_cut_off_in_print_is_noticed(readers: dict[str, Reader]) -> None:
+    tab, _ = readers["light"].open(START)
+    tab.emulate_media(media="print")
+    tab.set_viewport_size({"width": 665, "height": 900})
+    tab.evaluate("document.querySelector('article h1').style.width = '700px'")
+    assert len(tab.evaluate(CUT)) >= 1
+    tab.close()
+
+
+def test_a_page_without_an_article_is_not_printed(
+    print_book: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "empty.html").write_text("<html><body></body></html>", "utf-8")
+    with pytest.raises(ValueError, match="Build the book anew"):
+        print_book.article(tmp_path, "empty", {"empty"})
+
+
+def test_a_chapter_that_is_not_in_the_outline_is_named(
+    print_book: Any, browser: Browser
+) -> None:
+    tab = browser.new_page()
+    tab.set_content("<body data-mark=''><h1>One</h1></body>")
+    pdf = print_book.pdf_of(tab)
+    tab.close()
+    assert print_book.first_pages(pdf, {"a": "One"}) == {"a": 1}
+    with pytest.raises(ValueError, match="'Two' does not"):
+        print_book.first_pages(pdf, {"a": "One", "b": "Two"})
 
 
 # ------------------------------------------------------------------ links and search

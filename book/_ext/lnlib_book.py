@@ -7,8 +7,8 @@ were read; no verdict and no number is typed.  A study without a result is shown
 Environment variables:
     LNLIB_BOOK_TIER: `book` (default) or `quick`.  `quick` shows the results of tier
         quick, marks every page, and refuses a notebook that has none.
-    LNLIB_BOOK_REPOSITORY: address of the public repository; adds its buttons and a
-        launch button for Binder.
+    LNLIB_BOOK_REPOSITORY: address of the public repository; adds its buttons and
+        launch buttons for Binder (with JupyterLab) and Colab.
 """
 
 from __future__ import annotations
@@ -774,6 +774,7 @@ def configure(app: Sphinx, config: Config) -> None:
         options["use_repository_button"] = options["use_issues_button"] = True
         options["launch_buttons"] = {
             "binderhub_url": "https://mybinder.org",
+            "colab_url": "https://colab.research.google.com",
             "notebook_interface": "jupyterlab",
         }
 

@@ -9,6 +9,24 @@ document.addEventListener("DOMContentLoaded", () => {
   }
 });
 
+/* On paper nothing can be opened: all is open, but for the code behind figures. */
+window.addEventListener("beforeprint", () => {
+  for (const box of document.querySelectorAll("details:not([open])")) {
+    if (box.matches(".tag_hide-input > details")) continue;
+    box.open = true;
+    box.dataset.opened = "";
+  }
+  for (const box of document.querySelectorAll(".toggle-hidden")) {
+    box.classList.remove("toggle-hidden");
+  }
+});
+window.addEventListener("afterprint", () => {
+  for (const box of document.querySelectorAll("details[data-opened]")) {
+    box.open = false;
+    delete box.dataset.opened;
+  }
+});
+
 function animate(table) {
   const groups = [...table.tBodies];
   const claims = groups.flatMap((group) =>
