@@ -266,7 +266,10 @@ def _align(figs: list[Figure]) -> None:
 
 
 def _share(frames: list[str]) -> list[str]:
-    """Let a frame use the letters and markers that an earlier one has drawn."""
+    """Let a frame use the letters and markers that an earlier one has drawn.
+
+    Places are rounded to a hundredth of a point, and blanks go.
+    """
     known: dict[str, str] = {}
     same: dict[str, str] = {}
 
@@ -280,9 +283,11 @@ def _share(frames: list[str]) -> list[str]:
 
     shared = []
     for frame in frames:
-        frame = re.sub(r'<path id="([^"]+)"([^>]*)/>', once, frame)
-        frame = re.sub(r"<defs>\s*</defs>|(?<=>)\s+(?=<)", "", frame)
-        shared.append(re.sub(r'(?<=href="#)[^"]+', named, frame))
+        head, body = frame.split(">", 1)  # the alt text in the head stays as it is
+        body = re.sub(r"(?<=[ (\"-])([1-9]\d*\.\d\d)\d+", r"\1", body)
+        body = re.sub(r'<path id="([^"]+)"([^>]*)/>', once, body)
+        body = re.sub(r"<defs>\s*</defs>|(?<=>)\s+(?=<)", "", body)
+        shared.append(head + ">" + re.sub(r'(?<=href="#)[^"]+', named, body))
     return shared
 
 

@@ -324,6 +324,14 @@ def test_axes_stand_still(monkeypatch):
         assert place == pytest.approx([*places[1][:2], *places[0][2:]], abs=1e-6)
 
 
+def test_rounding_leaves_the_alt_text_alone(shown):
+    slide(lambda h: (parabola(h)[0], f"It rises to {h * 1.23456} at the end."))
+    assert 'aria-label="It rises to 1.23456 at the end."' in shown[0]["text/html"]
+    path = re.search(r'<path d="(M[^"]*)" clip-path', shown[0]["text/html"])[1]
+    assert path.count("L") > 10  # the parabola
+    assert not re.search(r"\d\.\d{3}", path)
+
+
 def test_a_slider_is_the_same_each_time(shown):
     slide()
     slide()
