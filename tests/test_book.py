@@ -228,18 +228,27 @@ WIDE = '<p><span style="display:inline-block;width:900px">wide</span></p>'
 H1 = "</h1>"
 IMAGE = '<img src="data:image/gif;base64,R0lGODlhAQABAAAAACw=">'
 FIGURE = '<figure class="lnlib-figure"><svg></svg></figure>'
+PICTURE = '<svg role="img" aria-label="A line that rises to one."></svg>'
+TEXTS = '<g id="text_1"><text y="9">a</text></g><g id="text_2"><text y="9">b</text></g>'
+HIDDEN = (
+    f'<figure class="lnlib-figure">{PICTURE}<div class="lnlib-frame" hidden>%s</div>'
+    "<figcaption>One line.</figcaption></figure>"
+)
 DAMAGES: list[tuple[str, str, Damage]] = [
     ("faint", "light", after(H1, '<p style="color:#999">pale</p>')),
     ("faint", "dark", after(H1, '<p style="color:#333">murky</p>')),
     ("wide", "phone", after(H1, WIDE)),
     ("overlap", "light", after(H1, '<p style="margin-bottom:-2em">one</p><p>two</p>')),
+    ("overlap", "light", after(H1, HIDDEN % PICTURE.replace("></", f">{TEXTS}</"))),
     ("unlabelled", "light", after(H1, IMAGE)),
+    ("unlabelled", "light", after(H1, HIDDEN % "<svg></svg>")),
     ("unlabelled", "light", after(H1, FIGURE)),
     ("raw", "light", after(H1, "<p>\\(\\frac12\\) {cite:p}`key`</p>")),
     ("order", "light", after(H1, "<h1>again</h1>")),
     ("order", "light", after(H1, "<h4>deep</h4>")),
     ("order", "light", after(H1, '<i id="twin"></i><i id="twin"></i>')),
     ("stuck", "light", after(H1, '<div class="lnlib-scroll">no tabindex</div>')),
+    ("stuck", "light", after(H1, '<input type="range" disabled>')),
     ("unmarked", "light", lambda html: html.replace("Quick tier", "Fine")),
     ("outside", "light", after(H1, '<img alt="a picture" src="http://192.0.2.1/a.png">')),
     ("console", "light", after(H1, "<script>throw new Error('broken')</script>")),

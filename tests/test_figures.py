@@ -276,6 +276,7 @@ def test_a_slider_has_a_frame_for_each_value(shown):
     assert label.text == "height"
     assert (slider.get("min"), slider.get("max")) == ("0", "2")
     assert slider.get("aria-valuetext") == output.text == told[0]
+    assert slider.get("autocomplete") == "off"  # a browser would restore it alone
     assert figure.find("figcaption").text == CAPTION
     assert shown[0]["text/plain"] == (
         f"[figure: {alts[0]}] [slider: height: 1.0 m, 3.0 m, 9.0 m]"
@@ -311,7 +312,7 @@ def test_frames_share_letters_and_all_references_resolve(shown):
     assert len(sliders) == len(pages)
 
 
-def test_axes_stand_still(monkeypatch):
+def test_axes_get_the_room_that_they_have_in_every_frame():
     figs = [parabola(height)[0] for height in (1, 9)]  # one label is wider
     for fig in figs:
         fig.draw_without_rendering()
@@ -322,6 +323,14 @@ def test_axes_stand_still(monkeypatch):
         fig.draw_without_rendering()
         place = fig.axes[0].get_position().extents
         assert place == pytest.approx([*places[1][:2], *places[0][2:]], abs=1e-6)
+
+
+def test_axes_stand_still_in_a_slider(shown):
+    slide()
+    ground = r'patch_2"><path d="([^"]*)"'  # what lies behind the axes
+    places = re.findall(ground, shown[0]["text/html"])
+    assert len(places) == 3
+    assert len(set(places)) == 1
 
 
 def test_rounding_leaves_the_alt_text_alone(shown):
