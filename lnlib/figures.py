@@ -307,6 +307,7 @@ def _slider_html(
         f'<label for="slider-{key}">{name}</label>'
         f'<input id="slider-{key}" type="range" min="0" max="{len(told) - 1}" step="1" '
         f'value="{start}" aria-valuetext="{told[start]}" autocomplete="off" '
+        'data-lm-suppress-shortcuts="true" '  # or JupyterLab takes the arrow keys
         f'oninput="{html.escape(MOVE)}"/>'
         f'<output for="slider-{key}" aria-live="off" '
         f'style="min-width:{max(map(len, told))}ch">{told[start]}</output></div>'

@@ -277,6 +277,8 @@ def test_a_slider_has_a_frame_for_each_value(shown):
     assert (slider.get("min"), slider.get("max")) == ("0", "2")
     assert slider.get("aria-valuetext") == output.text == told[0]
     assert slider.get("autocomplete") == "off"  # a browser would restore it alone
+    # JupyterLab reads this one: without it the arrow keys move from cell to cell.
+    assert slider.get("data-lm-suppress-shortcuts") == "true"
     assert figure.find("figcaption").text == CAPTION
     assert shown[0]["text/plain"] == (
         f"[figure: {alts[0]}] [slider: height: 1.0 m, 3.0 m, 9.0 m]"
