@@ -69,6 +69,8 @@
       }
     }
   }
+  const frames = all(".lnlib-frame[hidden]"); // of sliders: each must be right
+  for (const frame of frames) frame.hidden = false;
   for (const figure of all(".lnlib-figure svg").filter(shown)) {
     const texts = all("g[id*='text_']", figure).filter((g) => !g.querySelector("g[id*='text_']"));
     for (let i = 0; i < texts.length; i++) {
@@ -78,14 +80,14 @@
       }
     }
   }
+  for (const frame of frames) frame.hidden = true;
 
   // ---- words for those who cannot see
   const unlabelled = all("img").filter((e) => !(e.alt || "").trim() || /\.(png|svg|jpg)$/.test(e.alt)).map((e) => `img ${e.getAttribute("src")}`);
   for (const figure of all(".lnlib-figure")) {
-    const svg = figure.querySelector("svg");
-    const label = svg && svg.getAttribute("role") === "img" ? svg.getAttribute("aria-label") || "" : "";
-    const caption = (figure.querySelector("figcaption") || {}).textContent || "";
-    if (label.trim().length < 20 || !caption.trim() || label.trim() === caption.trim()) unlabelled.push(name(figure));
+    const labels = all("svg", figure).map((svg) => (svg.getAttribute("role") === "img" ? svg.getAttribute("aria-label") || "" : "").trim());
+    const caption = ((figure.querySelector("figcaption") || {}).textContent || "").trim();
+    if (!labels.length || !caption || labels.some((label) => label.length < 20 || label === caption)) unlabelled.push(name(figure));
   }
   for (const box of all("[role=region]")) if (!box.getAttribute("aria-label")) unlabelled.push(name(box));
 
@@ -105,7 +107,7 @@
 
   // ---- keyboard
   const stuck = [];
-  for (const e of all("summary, .toggle-button, .lnlib-scroll", article)) {
+  for (const e of all("summary, .toggle-button, .lnlib-scroll, input", article)) {
     if (!shown(e)) continue;
     e.focus();
     if (document.activeElement !== e) stuck.push(`no focus: ${name(e)}`);

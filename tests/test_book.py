@@ -33,7 +33,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, TimeoutError
 from pypdf import PdfReader
 from studies import blocks
 
-from lnlib import runner
+from lnlib import figures, runner
 from lnlib.claims import MAX_SEED, TIERS
 from lnlib.registry import Paper, load_registry
 from lnlib.results import Job, Project, Result, read_result, result_path
@@ -236,18 +236,27 @@ WIDE = '<p><span style="display:inline-block;width:900px">wide</span></p>'
 H1 = "</h1>"
 IMAGE = '<img src="data:image/gif;base64,R0lGODlhAQABAAAAACw=">'
 FIGURE = '<figure class="lnlib-figure"><svg></svg></figure>'
+PICTURE = '<svg role="img" aria-label="A line that rises to one."></svg>'
+TEXTS = '<g id="text_1"><text y="9">a</text></g><g id="text_2"><text y="9">b</text></g>'
+HIDDEN = (
+    f'<figure class="lnlib-figure">{PICTURE}<div class="lnlib-frame" hidden>%s</div>'
+    "<figcaption>One line.</figcaption></figure>"
+)
 DAMAGES: list[tuple[str, str, Damage]] = [
     ("faint", "light", after(H1, '<p style="color:#999">pale</p>')),
     ("faint", "dark", after(H1, '<p style="color:#333">murky</p>')),
     ("wide", "phone", after(H1, WIDE)),
     ("overlap", "light", after(H1, '<p style="margin-bottom:-2em">one</p><p>two</p>')),
+    ("overlap", "light", after(H1, HIDDEN % PICTURE.replace("></", f">{TEXTS}</"))),
     ("unlabelled", "light", after(H1, IMAGE)),
+    ("unlabelled", "light", after(H1, HIDDEN % "<svg></svg>")),
     ("unlabelled", "light", after(H1, FIGURE)),
     ("raw", "light", after(H1, "<p>\\(\\frac12\\) {cite:p}`key`</p>")),
     ("order", "light", after(H1, "<h1>again</h1>")),
     ("order", "light", after(H1, "<h4>deep</h4>")),
     ("order", "light", after(H1, '<i id="twin"></i><i id="twin"></i>')),
     ("stuck", "light", after(H1, '<div class="lnlib-scroll">no tabindex</div>')),
+    ("stuck", "light", after(H1, '<input type="range" disabled>')),
     ("unmarked", "light", lambda html: html.replace("Quick tier", "Fine")),
     ("outside", "light", after(H1, '<img alt="a picture" src="http://192.0.2.1/a.png">')),
     ("console", "light", after(H1, "<script>throw new Error('broken')</script>")),
@@ -360,16 +369,23 @@ FIGURE_TEXT = """svg => {
     });
 }"""
 HIDE_TEXT = ".lnlib-figure g[id*='text_'] { visibility: hidden !important }"
+SHOW_FRAME = """svg => {
+  const own = svg.closest('.lnlib-frame'), figure = svg.closest('figure');
+  for (const f of figure.querySelectorAll('.lnlib-frame')) f.hidden = f !== own;
+}"""
 
 
 def faint_text(tab: Page) -> list[str]:
     """Return the texts in figures with less than 4.5:1 against what is behind."""
-    figures = tab.query_selector_all(".lnlib-figure svg")
-    texts = [figure.evaluate(FIGURE_TEXT) for figure in figures]
+    pictures, texts = tab.query_selector_all(".lnlib-figure svg"), []
+    for picture in pictures:
+        picture.evaluate(SHOW_FRAME)
+        texts.append(picture.evaluate(FIGURE_TEXT))
     tab.add_style_tag(content=HIDE_TEXT)
     found = []
-    for figure, written in zip(figures, texts, strict=True):
-        behind = Image.open(io.BytesIO(figure.screenshot())).convert("RGB")
+    for picture, written in zip(pictures, texts, strict=True):
+        picture.evaluate(SHOW_FRAME)
+        behind = Image.open(io.BytesIO(picture.screenshot())).convert("RGB")
         for text in written:
             ground = behind.crop([round(v) for v in text["box"]]).resize((9, 5))
             pixels = np.asarray(ground).reshape(-1, 3).tolist()
@@ -421,6 +437,64 @@ def test_a_plate_behind_figures_is_noticed(
     tab, _ = readers[view].open(chapter(STUDIES[0]), after("</title>", style))
     assert faint_text(tab)
     tab.close()
+
+
+def test_a_plate_behind_a_hidden_frame_is_noticed(readers: dict[str, Reader]) -> None:
+    style = "<style>.lnlib-frame:not([data-first]) svg { background: #444 }</style>"
+    tab, _ = readers["light"].open(chapter(SLID[0]), after("</title>", style))
+    assert faint_text(tab)
+    tab.close()
+
+
+# ------------------------------------------------------------------ sliders
+
+# The studies with a figure that the reader moves.
+SLID = [
+    study
+    for study in STUDIES
+    if "figures.slide(" in PROJECT.notebook(study).read_text("utf-8")
+]
+
+
+def test_many_chapters_have_a_figure_that_moves() -> None:
+    assert len(SLID) >= 8
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("study", SLID)
+def test_a_slider_is_moved_by_keyboard(
+    readers: dict[str, Reader], study: str, view: str
+) -> None:
+    tab, noise = readers[view].open(chapter(study))
+    sliders = tab.locator(".lnlib-figure input[type=range]")
+    assert sliders.count() > 0
+    for slider in sliders.all():
+        figure = tab.locator("figure", has=slider)
+        frames = figure.locator("svg")
+        high, told, seen = figure.bounding_box()["height"], [], []
+        assert frames.locator("visible=true").count() == 1
+        slider.focus()
+        tab.keyboard.press("Home")
+        for frame in frames.all():
+            assert frame.is_visible()
+            assert frames.locator("visible=true").count() == 1
+            told.append(slider.get_attribute("aria-valuetext"))
+            seen.append(frame.get_attribute("aria-label"))
+            assert figure.locator("output").inner_text() == told[-1]
+            assert abs(figure.bounding_box()["height"] - high) < 1
+            tab.keyboard.press("ArrowRight")
+        assert len(set(told)) == len(set(seen)) == len(told) > 1
+    assert noise == {"outside": [], "console": []}
+    tab.close()
+
+
+def test_no_figure_is_heavy(book: Path) -> None:
+    for page in pages(book):
+        html = (book / page).read_text("utf-8")
+        for figure in re.findall(
+            r'<figure class="lnlib-figure">.*?</figure>', html, re.S
+        ):
+            assert len(figure.encode()) <= figures.MAX_BYTES, (page, figure[:500])
 
 
 # ------------------------------------------------------------------ verdicts
