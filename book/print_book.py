@@ -2,7 +2,8 @@
 
 The articles of all pages become one document, so that links, fonts and numbers of
 pages are the browser's work.  It is printed twice: the first print tells on which page
-each chapter begins, the second has these numbers in its contents.
+each chapter begins, the second has these numbers in its contents.  The outline is added
+at the end: the browser's own needs a tagged document, which takes it many minutes.
 
     python book/print_book.py _build/html _build/book.pdf
 """
@@ -13,7 +14,7 @@ import io
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from urllib.parse import urldefrag, urljoin, urlsplit
 import yaml
 from bs4 import BeautifulSoup, Tag
 from playwright.sync_api import Browser, Page
-from pypdf import PdfReader
+from pypdf import PdfReader, PdfWriter
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -38,6 +39,8 @@ SET = "!window.MathJax || !MathJax.startup || MathJax.startup.promise.then(() =>
 # What belongs to a page on a screen, and what names or runs something.
 SCREEN = ".headerlink, script:not([type^='math/']), .prev-next-footer, .lnlib-tools"
 NAMING = ("for", "aria-labelledby", "aria-describedby", "aria-controls", "headers")
+FILL = """numbers => document.querySelectorAll("[data-page]").forEach(
+    (place, i) => { place.textContent = numbers[i]; })"""
 WAIT = 600_000  # milliseconds for one step in the browser
 
 
@@ -72,10 +75,7 @@ def article(html: Path, name: str, names: set[str]) -> Tag:
         )
     for tag in found.select(SCREEN):
         tag.decompose()
-    drawings = {id(tag) for tag in found.select("svg, svg *")}
-    for tag in found.find_all(True):
-        if id(tag) in drawings:  # ids in a drawing are digests of what they name
-            continue
+    for tag in outside_drawings(found):
         if tag.get("id"):
             tag["id"] = f"{key(name)}--{tag['id']}"
         for attribute in NAMING:
@@ -91,6 +91,14 @@ def article(html: Path, name: str, names: set[str]) -> Tag:
     return found
 
 
+def outside_drawings(tag: Tag) -> Iterator[Tag]:
+    """Yield the tags below `tag`, not those in a drawing, whose ids are digests."""
+    for child in tag.children:
+        if isinstance(child, Tag) and child.name != "svg":
+            yield child
+            yield from outside_drawings(child)
+
+
 def relink(tag: Tag, html: Path, place: Path, names: set[str]) -> None:
     """Let a link lead into the one document, or out to the web, or nowhere."""
     address, anchor = urldefrag(urljoin(place.as_uri(), str(tag["href"])))
@@ -103,24 +111,23 @@ def relink(tag: Tag, html: Path, place: Path, names: set[str]) -> None:
         tag["href"] = f"#{key(name)}--{anchor}" if anchor else f"#{key(name)}"
 
 
-def document(html: Path, toc: Path) -> tuple[str, dict[str, str]]:
-    """Return the whole book as one page, and the titles of its articles by name."""
-    pages = list(order(toc))
+def document(html: Path, pages: Sequence[tuple[str, str]]) -> tuple[str, list[str]]:
+    """Return the pages, each with its part, as one page, and their titles."""
     names = {name for name, _ in pages}
     start = (html / f"{pages[0][0]}.html").resolve()
     page = BeautifulSoup(start.read_text("utf-8"), "html.parser")
     mark = page.select_one(".bd-header-announcement")
-    articles, titles, lines, now = [], {}, [], ""
+    articles, titles, lines, now = [], [], [], ""
     for name, part in pages:
         found = article(html, name, names)
-        titles[name] = found.select("h1")[0].get_text().strip()
+        titles.append(found.select("h1")[0].get_text().strip())
         articles.append(str(found))
         if part != now:
             now = part
             lines.append(f"<h2>{escape(part)}</h2>")
         lines.append(
-            f'<p><a href="#{key(name)}">{escape(titles[name])}</a>'
-            f'<span data-page="{escape(name)}"></span></p>'
+            f'<p><a href="#{key(name)}">{escape(titles[-1])}</a>'
+            "<span data-page>0</span></p>"
         )
     for tag in page.select("[href], [src]"):
         for attribute in ("href", "src"):
@@ -130,7 +137,7 @@ def document(html: Path, toc: Path) -> tuple[str, dict[str, str]]:
     assert head is not None
     assert body is not None
     scripts = "".join(str(tag) for tag in body.select("script"))
-    title = escape(titles[pages[0][0]])
+    title = escape(titles[0])
     told = escape(mark.get_text().strip()) if mark else ""
     return (
         '<!doctype html><html lang="en" data-theme="light" data-mode="light">'
@@ -146,63 +153,45 @@ def document(html: Path, toc: Path) -> tuple[str, dict[str, str]]:
 def pdf_of(tab: Page) -> bytes:
     """Print the tab."""
     mark = tab.evaluate("document.body.dataset.mark")
-    foot = FOOT.format(mark=f"{escape(mark)} · " if mark else "")
     return tab.pdf(
         format="A4",
         print_background=True,
         display_header_footer=True,
         header_template="<span></span>",
-        footer_template=foot,
+        footer_template=FOOT.format(mark=f"{escape(mark)} · " if mark else ""),
         margin={"top": "16mm", "bottom": "18mm", "left": "17mm", "right": "17mm"},
-        outline=True,
-        tagged=True,
     )
 
 
-def first_pages(pdf: bytes, titles: Mapping[str, str]) -> dict[str, int]:
-    """Return the number, from 1, of the page on which each article begins.
+def first_pages(pdf: PdfReader, names: Sequence[str]) -> list[int]:
+    """Return the index of the page on which each article begins.
 
     Raises:
-        ValueError: an article is not in the outline of the document, in its turn.
+        ValueError: the document has no such place.
     """
-    reader = PdfReader(io.BytesIO(pdf))
-    found: dict[str, int] = {}
-    waiting = list(titles.items())
-    for entry in outline(reader.outline):
-        if waiting and plain(str(entry.title)) == plain(waiting[0][1]):
-            page = reader.get_destination_page_number(entry)
-            if page is not None:
-                found[waiting.pop(0)[0]] = page + 1
-    if waiting:
-        raise ValueError(
-            f"each chapter must stand in the outline of the PDF; {waiting[0][1]!r} "
-            "does not. Is its title the first heading of its page?"
-        )
+    places = {k.removeprefix("/"): v for k, v in pdf.named_destinations.items()}
+    found = []
+    for name in names:
+        if key(name) not in places:
+            raise ValueError(
+                f"each page must be a place in the PDF, and {name} is none. "
+                "Does the list of contents link to it?"
+            )
+        number = pdf.get_destination_page_number(places[key(name)])
+        found.append(-1 if number is None else number)
     return found
-
-
-def outline(entries: Any) -> Iterator[Any]:
-    """Yield the entries of an outline in the order of the document."""
-    for entry in entries:
-        if isinstance(entry, list):
-            yield from outline(entry)
-        else:
-            yield entry
-
-
-def plain(text: str) -> str:
-    """Return the text without spaces."""
-    return "".join(text.split())
 
 
 def print_book(browser: Browser, html: Path, toc: Path, out: Path) -> int:
     """Print the book whose pages are in `html` to `out`; return how many pages it has.
 
     Raises:
-        ValueError: a page has no article, or a chapter is not in the outline.
-        RuntimeError: the contents changed the places of the chapters.
+        ValueError: a page has no article, or is no place in the PDF.
+        RuntimeError: the contents moved the chapters.
     """
-    text, titles = document(html, toc)
+    pages = list(order(toc))
+    names = [name for name, _ in pages]
+    text, titles = document(html, pages)
     context = browser.new_context(color_scheme="light", offline=True)
     context.add_init_script("localStorage.theme = localStorage.mode = 'light'")
     with tempfile.TemporaryDirectory() as folder:
@@ -213,20 +202,23 @@ def print_book(browser: Browser, html: Path, toc: Path, out: Path) -> int:
         tab.goto(source.as_uri())
         tab.wait_for_function(SET)
         tab.evaluate("dispatchEvent(new Event('beforeprint'))")
-        fill = (
-            "pages => document.querySelectorAll('[data-page]')"
-            ".forEach(e => { e.textContent = pages[e.dataset.page] ?? 0; })"
-        )
-        tab.evaluate(fill, {})
-        places = first_pages(pdf_of(tab), titles)
-        tab.evaluate(fill, places)
-        pdf = pdf_of(tab)
+        places = first_pages(PdfReader(io.BytesIO(pdf_of(tab))), names)
+        tab.evaluate(FILL, [number + 1 for number in places])
+        pdf = PdfReader(io.BytesIO(pdf_of(tab)))
     context.close()
-    if first_pages(pdf, titles) != places:
+    if first_pages(pdf, names) != places:
         raise RuntimeError("the contents must not move the chapters, and did")
+
+    writer = PdfWriter(clone_from=pdf)
+    writer.add_metadata({"/Title": titles[0]})
+    parents: dict[str, Any] = {"": None}
+    for (_, part), title, number in zip(pages, titles, places, strict=True):
+        if part not in parents:
+            parents[part] = writer.add_outline_item(part, number)
+        writer.add_outline_item(title, number, parent=parents[part])
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_bytes(pdf)
-    return len(PdfReader(io.BytesIO(pdf)).pages)
+    writer.write(out)
+    return len(writer.pages)
 
 
 def main() -> int:
