@@ -460,17 +460,16 @@ def test_many_chapters_have_a_figure_that_moves() -> None:
     assert len(SLID) >= 8
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("view", ["light", "phone"])
 @pytest.mark.parametrize("study", SLID)
 def test_a_slider_is_moved_by_keyboard(
     readers: dict[str, Reader], study: str, view: str
 ) -> None:
     tab, noise = readers[view].open(chapter(study))
-    sliders = tab.locator(".lnlib-figure input[type=range]")
-    assert sliders.count() > 0
-    for slider in sliders.all():
-        figure = tab.locator("figure", has=slider)
-        frames = figure.locator("svg")
+    moving = tab.locator(".lnlib-figure:has(input[type=range])")
+    assert moving.count() > 0
+    for figure in moving.all():
+        slider, frames = figure.locator("input"), figure.locator("svg")
         high, told, seen = figure.bounding_box()["height"], [], []
         assert frames.locator("visible=true").count() == 1
         slider.focus()
