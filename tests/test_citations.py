@@ -5,9 +5,8 @@ A claim of a paper cites it, too.
 
 from __future__ import annotations
 
-import importlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,9 +14,8 @@ from typing import Any
 import nbformat
 import pytest
 from pybtex.database import BibliographyData, parse_string
-from sphinx.errors import ExtensionError
 
-from lnlib.registry import Paper, load_registry
+from lnlib.registry import Paper, RegistryError, Source, load_registry, paper_name
 
 ROOT = Path(__file__).resolve().parents[1]
 CITATION = re.compile(r"\{cite(?::\w+)?\}`([^`]+)`")
@@ -128,13 +126,6 @@ def test_a_claim_of_a_paper_cites_it() -> None:
     assert faults(GOOD, texts) == [told]
 
 
-@pytest.fixture
-def paper_name(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
-    """The function that names a paper on the pages."""
-    monkeypatch.syspath_prepend(str(ROOT / "book" / "_ext"))  # type: ignore[no-untyped-call]
-    return importlib.import_module("lnlib_book").paper_name  # type: ignore[no-any-return]
-
-
 @pytest.mark.parametrize(
     ("key", "name"),
     [
@@ -144,12 +135,17 @@ def paper_name(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
         ("laarhoven2017regularization", "van Laarhoven (2017)"),
     ],
 )
-def test_a_page_names_a_paper(
-    paper_name: Callable[[str], str], key: str, name: str
-) -> None:
+def test_a_page_names_a_paper(key: str, name: str) -> None:
     assert paper_name(key) == name
 
 
-def test_a_page_refuses_an_unknown_paper(paper_name: Callable[[str], str]) -> None:
-    with pytest.raises(ExtensionError, match="must cite an entry of references"):
+def test_a_claim_tells_its_place() -> None:
+    paper = Paper(cite="li2020exponential", place="Section 2")
+    assert str(paper) == "Li and Arora (2020), Section 2"
+    text = Source(text="glossary", heading="Uses", sentence=6, quote="a use")
+    assert str(text) == "glossary, “Uses”, sentence 6"
+
+
+def test_a_page_refuses_an_unknown_paper() -> None:
+    with pytest.raises(RegistryError, match="must cite an entry of references"):
         paper_name("missing2020x")

@@ -13,7 +13,6 @@ Environment variables:
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import re
@@ -28,7 +27,6 @@ from weakref import WeakKeyDictionary
 import yaml
 from docutils import nodes
 from jupyter_cache import get_cache
-from pybtex.database import parse_file
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from source_map import load_studies, place_id
 from sphinx.application import Sphinx
@@ -40,7 +38,15 @@ from sphinx.util.docutils import SphinxDirective
 
 from lnlib import claims, runner
 from lnlib.choices import choose
-from lnlib.registry import Claim, Paper, StudyRecord, Text, Verdict, load_registry
+from lnlib.registry import (
+    Claim,
+    Paper,
+    StudyRecord,
+    Text,
+    Verdict,
+    load_registry,
+    paper_name,
+)
 from lnlib.results import Project, bundles, read_notebook, verdicts_of
 from lnlib.stats import Estimate
 
@@ -50,7 +56,6 @@ ORDER = (*get_args(Verdict), claims.NOT_JUDGED, NOT_RUN)
 DECISIONS = Path(__file__).resolve().parents[1] / "decisions.yml"
 CHANGES = Path(__file__).resolve().parents[1] / "verdict_changes.yml"
 REFERENCES = "book/references"
-BIBLIOGRAPHY = Path(__file__).resolve().parents[1] / "references.bib"
 TEXTS = {"chapter": "book/sources/chapter", "glossary": "book/sources/glossary"}
 
 logger = logging.getLogger(__name__)
@@ -264,7 +269,7 @@ class Page:
         """Return the claim's id, a link to its evidence, and its sentence."""
         source = claim.source
         if isinstance(source, Paper):
-            sentence = escape(f"{paper_name(source.cite)}, {source.place}")
+            sentence = escape(str(source))
             where = self.link(REFERENCES)
         else:
             sentence = f"sentence {source.sentence}"
@@ -288,32 +293,6 @@ def headings(result: StudyResult) -> list[str]:
         for c in result.record.claims
     ]
     return list(dict.fromkeys(places))
-
-
-def paper_name(key: str) -> str:
-    """Return authors and year of an entry of the bibliography, as a text cites it.
-
-    Raises:
-        ExtensionError: the bibliography has no such entry.
-    """
-    entries = bibliography()
-    if key not in entries:
-        raise ExtensionError(
-            f"a claim of a paper must cite an entry of {BIBLIOGRAPHY.name}; received "
-            f"{key!r}. Add the entry, or correct the claim's source."
-        )
-    names = [
-        " ".join([*p.prelast_names, *p.last_names])
-        for p in entries[key].persons["author"]
-    ]
-    told = f"{names[0]} et al." if len(names) > 2 else " and ".join(names)
-    return f"{told} ({entries[key].fields['year']})"
-
-
-@functools.cache
-def bibliography() -> Mapping[str, Any]:
-    """Return the entries of the bibliography by key."""
-    return parse_file(str(BIBLIOGRAPHY), "bibtex").entries  # type: ignore[no-any-return]
 
 
 def badges(result: StudyResult, claim: Claim) -> str:

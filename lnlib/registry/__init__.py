@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 import string
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
+from pybtex.database import parse_file
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -32,6 +34,7 @@ from lnlib.choices import choose
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Level = Annotated[str, BeforeValidator(str)]
 Verdict = Literal["holds", "fails", "conditional", "undecided"]
+BIBLIOGRAPHY = Path(__file__).resolve().parents[2] / "book" / "references.bib"
 
 
 class RegistryError(ValueError):
@@ -57,12 +60,45 @@ class Source(_Model):
             raise ValueError(f"must have at most eight words, has {len(quote.split())}")
         return quote
 
+    def __str__(self) -> str:
+        """Return the place as a table of claims names it."""
+        return f"{self.text}, “{self.heading}”, sentence {self.sentence}"
+
 
 class Paper(_Model):
     """The place of a statement in a paper: its key in references.bib, and where."""
 
     cite: Annotated[str, StringConstraints(pattern=r"^[a-z]+\d{4}[a-z]+$")]
     place: Text
+
+    def __str__(self) -> str:
+        """Return authors, year and place; RegistryError as in :func:`paper_name`."""
+        return f"{paper_name(self.cite)}, {self.place}"
+
+
+def paper_name(key: str) -> str:
+    """Return authors and year of an entry of the bibliography, as a text cites it.
+
+    Raises:
+        RegistryError: the bibliography has no such entry.
+    """
+    entries = _bibliography()
+    if key not in entries:
+        raise RegistryError(
+            f"a claim of a paper must cite an entry of {BIBLIOGRAPHY.name}; received "
+            f"{key!r}. Add the entry, or correct the claim's source."
+        )
+    names = [
+        " ".join([*p.prelast_names, *p.last_names])
+        for p in entries[key].persons["author"]
+    ]
+    told = f"{names[0]} et al." if len(names) > 2 else " and ".join(names)
+    return f"{told} ({entries[key].fields['year']})"
+
+
+@cache
+def _bibliography() -> Mapping[str, Any]:
+    return parse_file(str(BIBLIOGRAPHY), "bibtex").entries  # type: ignore[no-any-return]
 
 
 def _kind_of_source(source: Any) -> str | None:
