@@ -86,3 +86,10 @@ def test_a_notebook_starts_with_the_wheel_alone(
     )
     said = run(str(elsewhere), "-c", script, cwd=tmp_path)
     assert str(elsewhere.parents[1]) in said
+
+
+def test_a_paper_is_named_without_the_bibliography(
+    elsewhere: Path, tmp_path: Path
+) -> None:
+    script = "from lnlib.registry import paper_name; print(paper_name('ba2016layer'))"
+    assert run(str(elsewhere), "-c", script, cwd=tmp_path) == "ba2016layer\n"

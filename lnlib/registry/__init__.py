@@ -79,9 +79,13 @@ class Paper(_Model):
 def paper_name(key: str) -> str:
     """Return authors and year of an entry of the bibliography, as a text cites it.
 
+    An lnlib that was installed from a wheel has no bibliography: the key stands alone.
+
     Raises:
         RegistryError: the bibliography has no such entry.
     """
+    if not BIBLIOGRAPHY.is_file():
+        return key
     entries = _bibliography()
     if key not in entries:
         raise RegistryError(
