@@ -391,8 +391,8 @@ def test_draw_returns_a_figure_and_its_alt_text(wrong, shown):
 def test_a_heavy_slider_is_refused(shown):
     def draw(height):
         fig, alt = parabola(height)
-        noise = np.random.default_rng(0).uniform(0, 9, 5000)
-        fig.axes[0].plot(np.linspace(-1, 1, 5000), noise + height * 1e-3)
+        noise = np.random.default_rng(0).uniform(0, 9, 20_000)
+        fig.axes[0].plot(np.linspace(-1, 1, 20_000), noise + height * 1e-3)
         return fig, alt
 
     with pytest.raises(ValueError, match=r"at most 300000 bytes.*Draw fewer"):
