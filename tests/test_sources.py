@@ -98,7 +98,7 @@ def problems_of_sentence(sentence: dict[str, Any]) -> list[str]:
     for entry in sentence.get("claims", ()):
         if not CLAIM.fullmatch(entry["id"]):
             found.append(f"{entry['id']!r} is no claim id")
-        if unknown := entry.keys() - {"id", "study", "says"}:
+        if unknown := entry.keys() - {"id", "study"}:
             found.append(f"{entry['id']}: unknown fields {sorted(unknown)}")
     return found
 
@@ -119,15 +119,16 @@ def problems_of_claims(maps: Maps, studies: Mapping[str, Any]) -> list[str]:
     for entry in entries:
         if "study" in entry and entry["study"] not in studies:
             found.append(f"{entry['id']}: {entry['study']} is not in studies.yml")
-        if "study" not in entry and "says" in entry:
-            found.append(f"{entry['id']}: `says` belongs to its home")
     return found
 
 
 def problems_with_registry(
     maps: Maps, studies: Mapping[str, Any], registry: dict[str, Any]
 ) -> list[str]:
-    """Do the map and the registry name the same claims at the same places?"""
+    """Do the map and the registry name the same claims at the same places?
+
+    So each testable sentence has a claim that a study judges.
+    """
     found = []
     places = {}
     for text, source in maps.items():
@@ -139,13 +140,12 @@ def problems_with_registry(
     for claim, (_, entry) in places.items():
         study = entry["study"]
         if study not in registry:
-            if not entry.get("says", "").strip():
-                found.append(f"{claim}: a planned claim needs `says`")
-            continue
-        if claim not in {c.id for c in registry[study].claims}:
+            found.append(f"{claim}: {study}, which is to judge it, is not registered")
+        elif claim not in {c.id for c in registry[study].claims}:
             found.append(f"{claim}: the registry of {study} does not have it")
-        if "says" in entry:
-            found.append(f"{claim}: `says` stands in the registry now; remove it here")
+    found += (
+        f"{study} is not registered" for study in sorted(studies.keys() - registry)
+    )
     for study, record in registry.items():
         if study not in studies:
             found.append(f"{study} is registered and not in studies.yml")
@@ -248,29 +248,27 @@ def sentence_of(maps: Maps, heading: str, number: int) -> dict[str, Any]:
 DROPOUT = "Interaction with Other Regularization Techniques"
 
 
-def in_step(study: str) -> tuple[Maps, dict[str, Any]]:
-    """Return a copy of the maps and a registry that has `study` alone, in step."""
+def in_step() -> tuple[Maps, dict[str, Any]]:
+    """Return a copy of the maps, and a registry in step with it."""
     maps = copy.deepcopy(MAPS)
-    claims = []
+    registry = {study: SimpleNamespace(study=study, claims=[]) for study in STUDIES}
     for text, source in maps.items():
         for heading, sentence in source_map.sentences(source):
             for entry in sentence.get("claims", ()):
-                if entry.get("study") == study:
-                    entry.pop("says", None)
+                if "study" in entry:
                     place = SimpleNamespace(
                         text=text,
                         heading=heading,
                         sentence=sentence["number"],
                         quote=sentence["quote"],
                     )
-                    claims.append(SimpleNamespace(id=entry["id"], source=place))
-                elif "study" in entry:
-                    entry.setdefault("says", "Something.")
-    return maps, {study: SimpleNamespace(study=study, claims=claims)}
+                    claim = SimpleNamespace(id=entry["id"], source=place)
+                    registry[entry["study"]].claims.append(claim)
+    return maps, registry
 
 
 def test_an_undamaged_copy_has_no_problem() -> None:
-    maps, registry = in_step("dropout_variance_bias")
+    maps, registry = in_step()
     assert problems(maps, registry) == []
 
 
@@ -337,13 +335,13 @@ DAMAGES = {
     "another study": (change_claim(study="rnn_fixed_points"), "the map says rnn_"),
     "a moved claim": (move_claim, "Techniques, 4, 'Consequently"),
     "another quote": (change(quote="Consequently"), "the registry says chapter"),
-    "says in two places": (change_claim(says="It is."), "stands in the registry now"),
+    "words of its own": (change_claim(says="It is."), "unknown fields ['says']"),
 }
 
 
 @pytest.mark.parametrize(("damage", "told"), DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_map_is_named(damage: Callable[..., None], told: str) -> None:
-    maps, registry = in_step("dropout_variance_bias")
+    maps, registry = in_step()
     section = next(p for p in maps["chapter"]["map"] if p["heading"] == DROPOUT)
     damage(section["sentences"][3], section["sentences"])
     assert told in "\n".join(problems(maps, registry))
@@ -399,28 +397,31 @@ REGISTERED = {
 def test_a_registry_out_of_step_is_named(
     damage: Callable[[list[Any]], None], told: str
 ) -> None:
-    maps, registry = in_step("dropout_variance_bias")
+    maps, registry = in_step()
     damage(registry["dropout_variance_bias"].claims)
     assert told in "\n".join(problems(maps, registry))
 
 
-def test_an_unplanned_study_is_named() -> None:
-    maps, registry = in_step("dropout_variance_bias")
+def test_a_study_without_its_line_is_named() -> None:
+    maps, registry = in_step()
     registry["novel"] = SimpleNamespace(study="novel", claims=[])
     assert "novel is registered and not" in "\n".join(problems(maps, registry))
 
 
 def test_a_claim_of_a_paper_needs_no_place_in_the_map() -> None:
-    maps, registry = in_step("dropout_variance_bias")
+    maps, registry = in_step()
     paper = Paper(cite="a2020b", place="Section 2")
     claims = registry["dropout_variance_bias"].claims
     claims.append(SimpleNamespace(id="dropout.new", source=paper))
     assert problems(maps, registry) == []
 
 
-def test_a_planned_claim_must_say_something() -> None:
-    maps, _ = in_step("dropout_variance_bias")
-    assert "dropout.mean-kept: a planned claim needs" in "\n".join(problems(maps, {}))
+def test_a_sentence_that_no_study_judges_is_named() -> None:
+    maps, registry = in_step()
+    del registry["dropout_variance_bias"]
+    told = "\n".join(problems(maps, registry))
+    assert "dropout.mean-kept: dropout_variance_bias, which is to judge it" in told
+    assert "\ndropout_variance_bias is not registered" in told
 
 
 # ------------------------------------------------------------- the example
@@ -428,9 +429,9 @@ def test_a_planned_claim_must_say_something() -> None:
 EXAMPLE = [yaml.safe_load(block) for block in blocks("add_a_study.md", "yaml")]
 
 
-def problems_with_example(entries: list[dict[str, Any]], registered: bool) -> list[str]:
+def problems_with_example(registered: bool) -> list[str]:
     """Return the problems after the steps of add_a_study.md, on copies."""
-    line, _, record = EXAMPLE
+    line, entries, record = EXAMPLE
     maps, registry = copy.deepcopy(MAPS), load_registry()
     heading = record["claims"][0]["source"]["heading"]
     for entry in copy.deepcopy(entries):
@@ -448,16 +449,8 @@ def problems_with_example(entries: list[dict[str, Any]], registered: bool) -> li
 
 
 def test_the_example_of_a_study_is_in_step_with_the_map() -> None:
-    planned = EXAMPLE[1]
-    assert problems_with_example(planned, registered=False) == []
-    told = problems_with_example(planned, registered=True)
-    assert len(told) == 2
-    assert all("`says` stands in the registry now" in problem for problem in told)
-    done = copy.deepcopy(planned)
-    for entry in done:
-        for claim in entry["claims"]:
-            del claim["says"]
-    assert problems_with_example(done, registered=True) == []
+    assert problems_with_example(registered=True) == []
+    assert len(problems_with_example(registered=False)) == 3
 
 
 # ------------------------------------------------------------- the splitter
@@ -595,19 +588,13 @@ def test_a_page_shows_every_sentence(pages: dict[str, str], text: str) -> None:
 @pytest.mark.xdist_group("source_pages")
 def test_the_index_counts_and_lists(pages: dict[str, str]) -> None:
     assert all(f"<em>{study}</em>" in pages["index"] for study in STUDIES)
-    owner = {c: e["study"] for c, e in source_map.homes(list(MAPS.values())).items()}
     for source in MAPS.values():
-        counted = source_map.counts(source, owner, set(load_registry()))
-        every, testable, tested, planned, other = counted
-        assert every == source["sentences"] == testable + other
-        assert testable == tested + planned
-        assert all(f"<p>{n}</p>" in pages["index"] for n in counted)
+        every, tested, other = source_map.counts(source)
+        assert every == source["sentences"] == tested + other
+        assert all(f"<p>{n}</p>" in pages["index"] for n in (every, tested, other))
 
 
-def test_a_sentence_is_tested_when_all_its_studies_are_in_the_book() -> None:
-    told = [[], ["a.x"], ["a.x", "b.y"], ["b.y"]]
-    toy = [{"claims": [{"id": i} for i in ids]} if ids else {} for ids in told]
+def test_sentences_are_counted() -> None:
+    toy = [{"claims": [{"id": "a.x"}]}, {"reason": "An opinion."}, {"reason": "No."}]
     source = {"map": [{"heading": "A", "sentences": toy}]}
-    owner = {"a.x": "a", "b.y": "b"}
-    assert source_map.counts(source, owner, {"a"}) == [4, 3, 1, 2, 1]
-    assert source_map.counts(source, owner, {"a", "b"}) == [4, 3, 3, 0, 1]
+    assert source_map.counts(source) == [3, 1, 2]

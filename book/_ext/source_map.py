@@ -84,21 +84,10 @@ def homes(maps: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     }
 
 
-def counts(source: dict[str, Any], owner: dict[str, str], done: set[str]) -> list[int]:
-    """Count sentences: all, testable, tested, planned, not testable.
-
-    A testable sentence is tested when the study of each of its claims is in `done`.
-    """
-    told = [s.get("claims", []) for _, s in sentences(source)]
-    testable = [claims for claims in told if claims]
-    tested = [c for c in testable if all(owner[e["id"]] in done for e in c)]
-    return [
-        len(told),
-        len(testable),
-        len(tested),
-        len(testable) - len(tested),
-        len(told) - len(testable),
-    ]
+def counts(source: dict[str, Any]) -> list[int]:
+    """Count sentences: all, tested, not testable."""
+    tested = ["claims" in s for _, s in sentences(source)]
+    return [len(tested), sum(tested), len(tested) - sum(tested)]
 
 
 class _Base(SphinxDirective):
@@ -107,17 +96,10 @@ class _Base(SphinxDirective):
     def load(self) -> None:
         self.registry: Registry = load_registry(REGISTRY)
         self.maps = {text: load_map(text) for text in TEXTS}
-        self.homes = homes(list(self.maps.values()))
-        self.owner = {claim: entry["study"] for claim, entry in self.homes.items()}
+        found = homes(list(self.maps.values()))
+        self.owner = {claim: entry["study"] for claim, entry in found.items()}
         for path in (*FOLDER.glob("*.yml"), *REGISTRY.glob("*.yml")):
             self.env.note_dependency(str(path))
-
-    def says(self, claim: str) -> str:
-        """Return the claim in our words: the registry's, until then the map's."""
-        study = self.owner[claim]
-        if study in self.registry:
-            return self.registry[study].claim(claim).says
-        return str(self.homes[claim]["says"])
 
 
 class SourceMap(_Base):
@@ -130,11 +112,8 @@ class SourceMap(_Base):
         self.load()
         text = choose("source text", self.arguments[0], TEXTS)
         source = self.maps[text]
-        n = counts(source, self.owner, set(self.registry))
-        summary = (
-            f"{n[0]} sentences: {n[1]} can be tested ({n[2]} are tested in this book, "
-            f"{n[3]} are planned), {n[4]} cannot."
-        )
+        n = counts(source)
+        summary = f"{n[0]} sentences: {n[1]} are tested, {n[2]} cannot be."
         return [nodes.paragraph(text=summary)] + [
             self._section(text, place["heading"], place["sentences"])
             for place in source["map"]
@@ -175,13 +154,10 @@ class SourceMap(_Base):
     def _claim(self, entry: dict[str, Any]) -> nodes.list_item:
         claim, study = entry["id"], self.owner[entry["id"]]
         told = nodes.paragraph()
-        if study in self.registry:
-            told += nodes.inline(text=claim, classes=["claim-ref"], claim=claim)
-        else:
-            told += nodes.literal(text=claim)
+        told += nodes.inline(text=claim, classes=["claim-ref"], claim=claim)
+        says = self.registry[study].claim(claim).says
         repeated = "" if "study" in entry else "repeated here; "
-        planned = "" if study in self.registry else "planned: "
-        told += nodes.Text(f" {self.says(claim)} ({repeated}{planned}")
+        told += nodes.Text(f" {says} ({repeated}")
         told += nodes.emphasis(text=study)
         told += nodes.Text(")")
         return nodes.list_item("", told)
@@ -193,10 +169,9 @@ class SourceCounts(_Base):
     def run(self) -> list[nodes.Node]:
         """Return the table with one column per text and one for both."""
         self.load()
-        done = set(self.registry)
-        columns = [counts(self.maps[text], self.owner, done) for text in TEXTS]
+        columns = [counts(self.maps[text]) for text in TEXTS]
         columns.append([sum(both) for both in zip(*columns, strict=True)])
-        names = ("sentences", "testable", "tested", "planned", "not testable")
+        names = ("sentences", "tested", "not testable")
         rows = [
             [name, *map(str, row)]
             for name, row in zip(names, zip(*columns, strict=True), strict=True)
@@ -205,7 +180,7 @@ class SourceCounts(_Base):
 
 
 class SourceStudies(_Base):
-    """A list: every study, its question, its number of claims, and its state."""
+    """A list: every study, its question, and its number of claims."""
 
     def run(self) -> list[nodes.Node]:
         """Return the list in the order of the book."""
@@ -213,22 +188,19 @@ class SourceStudies(_Base):
         listed = nodes.bullet_list()
         for study, about in load_studies().items():
             n = sum(owner == study for owner in self.owner.values())
-            state = "in this book" if study in self.registry else "planned"
             told = nodes.paragraph()
             told += nodes.emphasis(text=study)
             claims = "1 claim" if n == 1 else f"{n or 'no'} claims"
-            told += nodes.Text(f": {about['question']} ({claims} of the texts; ")
-            if of_papers := self._of_papers(study):
-                told += nodes.Text(f"{of_papers} of papers; ")
-            told += nodes.Text(f"{state})")
+            of_papers = self._of_papers(study)
+            papers = f"; {of_papers} of papers" if of_papers else ""
+            told += nodes.Text(f": {about['question']} ({claims} of the texts{papers})")
             listed += nodes.list_item("", told)
         return [listed]
 
     def _of_papers(self, study: str) -> int:
         """Return how many of the study's claims come from papers."""
-        record = self.registry.get(study)
-        sources = [claim.source for claim in record.claims] if record else []
-        return sum(isinstance(source, Paper) for source in sources)
+        claims = self.registry[study].claims
+        return sum(isinstance(claim.source, Paper) for claim in claims)
 
 
 def _table(head: list[str], rows: list[list[str]]) -> nodes.table:
