@@ -401,22 +401,6 @@ def chapter(study: str) -> str:
     return f"notebooks/{study}.html"
 
 
-def test_no_figure_is_large(book: Path) -> None:
-    found = {
-        (study, number): len(figure.encode())
-        for study in STUDIES
-        for number, figure in enumerate(
-            re.findall(
-                r'<figure class="lnlib-figure.*?</figure>',
-                (book / chapter(study)).read_text("utf-8"),
-                re.DOTALL,
-            )
-        )
-    }
-    assert {study for study, _ in found} == set(STUDIES)
-    assert [key for key, size in found.items() if size > 300_000] == []
-
-
 @pytest.mark.parametrize("view", ["light", "dark"])
 @pytest.mark.parametrize("study", STUDIES)
 def test_text_in_figures_is_legible(
