@@ -331,7 +331,10 @@ def cache_result(job: Job, cache: Path, project: Project) -> None:
             if output.output_type == "execute_result":
                 output.execution_count = count
     notebook.metadata["language_info"] = done.metadata.language_info
-    data = {"execution_seconds": done.metadata.lnlib.seconds}
+    data = {
+        "execution_seconds": done.metadata.lnlib.seconds,
+        "ended": done.metadata.papermill.end_time,
+    }
     cache.mkdir(parents=True, exist_ok=True)
     with _lock(cache / ".lock"):  # jupyter-cache has none
         get_cache(cache).cache_notebook_bundle(

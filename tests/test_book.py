@@ -36,7 +36,14 @@ from studies import blocks
 from lnlib import figures, runner
 from lnlib.claims import MAX_SEED, TIERS
 from lnlib.registry import Paper, load_registry
-from lnlib.results import Job, Project, Result, read_result, result_path
+from lnlib.results import (
+    Job,
+    Project,
+    Result,
+    read_notebook,
+    read_result,
+    result_path,
+)
 
 pytestmark = pytest.mark.xdist_group("book")  # one worker builds, once
 
@@ -743,8 +750,11 @@ def test_the_status_page_shows_the_last_runs(
         "all => all.map(e => [e.dataset.study, ...[...e.cells].map(c => c.innerText)])"
     )
     assert {row[0] for row in rows} == set(results)
-    for study, _, tier, spent, *_ in rows:
+    for study, _, tier, spent, _, day, _ in rows:
         assert tier == "quick"
+        assert (
+            day == read_notebook(results[study].path).metadata.papermill.end_time[:10]
+        )
         assert spent == f"{results[study].run['cpu_seconds']:.0f}"
     versions = tab.inner_text("article")
     for name, version in results[STUDIES[0]].run["versions"].items():

@@ -72,6 +72,7 @@ class StudyResult:
     docname: str
     bundles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     run: Mapping[str, Any] = field(default_factory=dict)
+    day: str = ""  # on which it ran, as in 2026-11-27, in UTC
 
     def verdict(self, claim: Claim) -> str:
         """Return the verdict of the claim, or "not run"."""
@@ -111,12 +112,14 @@ def read_study(env: BuildEnvironment, record: StudyRecord, docname: str) -> Stud
     notebook = read_notebook(Path(env.doc2path(docname)))
     cache = get_cache(env.config.nb_execution_cache_path)
     try:
+        ran = cache.match_cache_notebook(notebook)
         _, notebook = cache.merge_match_into_notebook(notebook)
     except KeyError:
         return StudyResult(record, docname)
+    ended = (ran.data or {}).get("ended") or ran.created.isoformat()
     judged = {b["claim"]: b for b in verdicts_of(notebook, project_of(env))}
     (run,) = bundles(notebook, claims.RUN_MIME)
-    return StudyResult(record, docname, judged, run)
+    return StudyResult(record, docname, judged, run, ended[:10])
 
 
 def project_of(env: BuildEnvironment) -> Project:
@@ -570,17 +573,18 @@ def status_html(page: Page, found: Sequence[StudyResult]) -> str:
     rows = []
     for result in found:
         run = result.run
-        told = ["not run", "", "", ""]
+        told = ["not run", "", "", "", ""]
         if run:
             tier, spent = str(run["tier"]), float(run["cpu_seconds"])
-            told = [tier, f"{spent:.0f}", str(runner.BUDGETS[tier]), str(run["commit"])]
+            budget, commit = str(runner.BUDGETS[tier]), str(run["commit"])
+            told = [tier, f"{spent:.0f}", budget, result.day, commit]
         cells = "".join(f"<td>{escape(text)}</td>" for text in told)
         rows.append(
             f'<tr data-study="{result.record.study}"><td>'
             f'<a href="{page.link(result.docname)}">{escape(result.record.title)}</a>'
             f"</td>{cells}</tr>"
         )
-    heads = ("Study", "Tier", "Seconds of one core", "Budget", "Commit")
+    heads = ("Study", "Tier", "Seconds of one core", "Budget", "Day", "Commit")
     head = "".join(f'<th scope="col">{name}</th>' for name in heads)
     return (
         '<div class="lnlib-scroll" tabindex="0" role="region" '
