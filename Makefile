@@ -18,7 +18,7 @@ UV := _build/uv/bin/uv
 export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf test lint lab lock clean clean-all
+.PHONY: help book pdf test bench lint lab lock clean clean-all
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -72,6 +72,9 @@ pdf: book ## Print the book as one PDF (needs Chromium or Chrome)
 test: lint ## Lint, type-check, and run every test, notebook and page
 	$(BIN)/python tests/browser.py
 	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_OPTIONS)
+
+bench: $(READY) ## Measure the speed of runner and trainer, as ratios
+	$(BIN)/python tests/benchmarks
 
 lint: $(READY) ## Lint, type-check, and find notebooks stored with outputs
 	$(BIN)/ruff check .
