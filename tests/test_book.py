@@ -747,7 +747,7 @@ def test_a_page_is_written_again_when_the_reach_of_a_claim_changes(
         dependencies = pickle.load(file).dependencies
     for study in STUDIES:
         for page in (f"notebooks/{study}", "book/verdicts"):
-            assert f"book/reach/{study}.yml" in dependencies[page]
+            assert str(extension.reach_file(study)) in dependencies[page]
 
 
 # ------------------------------------------------------------------ the decision guide

@@ -156,6 +156,16 @@ def test_a_study_without_its_file_is_refused(extension: Any, tmp_path: Path) -> 
         extension.load_reach(TOY, tmp_path)
 
 
+def test_a_paper_that_the_references_lack_is_refused(extension: Any) -> None:
+    listed = SimpleNamespace(key="ba2016layer", citation_id="id7")
+    domain = SimpleNamespace(citations=[listed])
+    env = SimpleNamespace(get_domain={"cite": domain}.get)
+    page = extension.Page(SimpleNamespace(env=env), extension.REFERENCES)
+    assert page.paper("ba2016layer") == "#id7"
+    with pytest.raises(extension.ExtensionError, match="must list missing2020x"):
+        page.paper("missing2020x")
+
+
 def test_a_claim_shows_its_falsifier_scale_and_papers(extension: Any) -> None:
     claim = next(iter(load_registry().values())).claims[0]
     page = SimpleNamespace(
