@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from browser import MISSING, find_browser, in_ci, open_browser
@@ -22,3 +24,11 @@ def browser() -> Iterator[Browser]:
         (pytest.fail if in_ci() else pytest.skip)(MISSING)
     with open_browser(program) as started:
         yield started
+
+
+@pytest.fixture
+def extension(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module of the book's extension."""
+    root = Path(__file__).resolve().parents[1]
+    monkeypatch.syspath_prepend(root / "book" / "_ext")
+    return __import__("lnlib_book")

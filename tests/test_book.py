@@ -9,6 +9,7 @@ import importlib
 import io
 import json
 import os
+import pickle
 import re
 import shutil
 import subprocess
@@ -35,7 +36,7 @@ from studies import blocks
 
 from lnlib import figures, runner
 from lnlib.claims import MAX_SEED, TIERS
-from lnlib.registry import Paper, load_registry
+from lnlib.registry import Paper, load_registry, paper_name
 from lnlib.results import (
     Job,
     Project,
@@ -585,6 +586,7 @@ def test_verdicts_json(book: Path, results: dict[str, Result]) -> None:
     assert found == all_verdicts(results)
     for name, study in board["studies"].items():
         assert (book / study["page"]).is_file()
+        assert all(claim["reach"]["scale"] for claim in study["claims"])
         assert study["run"]["tier"] == "quick"
         assert study["run"]["versions"] == results[name].run["versions"]
 
@@ -694,6 +696,65 @@ def test_the_board_shows_what_was_measured(
             assert outcomes == wanted.get(verdict, outcomes[:1])
             assert outcomes
     tab.close()
+
+
+# ------------------------------------------------------------------ reach
+
+OPENED = """() => [...document.querySelectorAll('.lnlib-claims > li')].map(row => {
+  for (const box of row.querySelectorAll('details')) box.open = true;
+  return [row.dataset.claim, row.innerText];
+})"""
+
+
+def unsaid(extension: Any, tab: Page, study: str) -> list[str]:
+    """Return what the opened rows of a study's claims lack of falsifier and reach."""
+    record, rows = PROJECT.record(study), dict(tab.evaluate(OPENED))
+    lacking = []
+    for claim_id, reach in extension.load_reach(record).items():
+        wanted = [record.claim(claim_id).falsifier, "Dispute a verdict"]
+        wanted.append(f"Tested up to: {reach.scale}.")
+        for paper in reach.beyond:
+            wanted.append(f"{paper_name(paper.cite)}, {paper.at}: {paper.says}")
+        if not reach.beyond:
+            wanted.append("No evidence at a larger scale was found.")
+        told = squeezed(rows.get(claim_id, ""))
+        lacking += [f"{claim_id}: {t}" for t in wanted if squeezed(t) not in told]
+    return lacking
+
+
+@pytest.mark.parametrize("page", [BOARD, *map(chapter, STUDIES)])
+def test_a_page_says_how_far_each_claim_was_tested(
+    readers: dict[str, Reader], extension: Any, page: str
+) -> None:
+    tab, _ = readers["phone"].open(page)
+    for study in STUDIES if page == BOARD else [Path(page).stem]:
+        assert unsaid(extension, tab, study) == []
+    assert tab.evaluate("document.documentElement.scrollWidth") <= VIEWS["phone"][0]
+    tab.close()
+
+
+@pytest.mark.parametrize("kind", ["falsifier", "scale", "beyond"])
+def test_a_claim_that_hides_its_reach_is_noticed(
+    readers: dict[str, Reader], extension: Any, kind: str
+) -> None:
+    study = STUDIES[0]
+    hide = after("</title>", f"<style>.lnlib-{kind} {{ display: none }}</style>")
+    tab, _ = readers["light"].open(chapter(study), hide)
+    claims = PROJECT.record(study).claims
+    assert {u.split(":")[0] for u in unsaid(extension, tab, study)} == {
+        claim.id for claim in claims
+    }
+    tab.close()
+
+
+def test_a_page_is_written_again_when_the_reach_of_a_claim_changes(
+    book: Path, extension: Any
+) -> None:
+    with (book.parent / ".doctrees" / "environment.pickle").open("rb") as file:
+        dependencies = pickle.load(file).dependencies
+    for study in STUDIES:
+        for page in (f"notebooks/{study}", "book/verdicts"):
+            assert str(extension.reach_file(study)) in dependencies[page]
 
 
 # ------------------------------------------------------------------ the decision guide
@@ -1075,13 +1136,6 @@ def test_hidden_parts_open_by_keyboard(readers: dict[str, Reader], study: str) -
 
 
 # ------------------------------------------------------------------ the extension
-
-
-@pytest.fixture
-def extension(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The module of the book's extension."""
-    monkeypatch.syspath_prepend(ROOT / "book" / "_ext")
-    return __import__("lnlib_book")
 
 
 def test_quick_never_executes(extension: Any, monkeypatch: pytest.MonkeyPatch) -> None:

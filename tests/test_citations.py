@@ -1,6 +1,6 @@
 """Every citation has its entry in the bibliography, and every entry is cited.
 
-A claim of a paper cites it, too.
+A claim of a paper cites it, too, and so does evidence beyond our scale.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 import nbformat
 import pytest
+import yaml
 from pybtex.database import BibliographyData, parse_string
 
 from lnlib.registry import Paper, RegistryError, Source, load_registry, paper_name
@@ -41,6 +42,9 @@ def texts() -> dict[str, str]:
         cells = nbformat.read(path, as_version=4).cells
         told = [cell.source for cell in cells if cell.cell_type == "markdown"]
         found[str(path.relative_to(ROOT))] = "\n\n".join(told)
+    for path in sorted((ROOT / "book" / "reach").glob("*.yml")):
+        reach = yaml.safe_load(path.read_text("utf-8"))
+        found[str(path.relative_to(ROOT))] = beyond(reach)
     return found | papers(load_registry())
 
 
@@ -54,6 +58,15 @@ def papers(registry: Mapping[str, Any]) -> dict[str, str]:
         )
         for study, record in registry.items()
     }
+
+
+def beyond(reach: Mapping[str, Any]) -> str:
+    """Return citations of the papers that went further than the claims of a study."""
+    return " ".join(
+        f"{{cite}}`{paper['cite']}`"
+        for far in reach.values()
+        for paper in far["beyond"]
+    )
 
 
 def cited(text: str) -> set[str]:
@@ -124,6 +137,12 @@ def test_a_claim_of_a_paper_cites_it() -> None:
     texts["page.md"] = "{cite:p}`a2020b`"
     told = "the registry of toy cites missing2020x: no such entry"
     assert faults(GOOD, texts) == [told]
+
+
+def test_evidence_beyond_our_scale_cites_its_paper() -> None:
+    far = {"scale": "x", "beyond": [{"cite": "missing2020x"}, {"cite": "a2020b"}]}
+    told = ["toy.yml cites missing2020x: no such entry"]
+    assert faults(GOOD, {"toy.yml": beyond({"toy.one": far})}) == told
 
 
 @pytest.mark.parametrize(

@@ -21,13 +21,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 from weakref import WeakKeyDictionary
 
 import yaml
 from docutils import nodes
 from jupyter_cache import get_cache
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+)
 from source_map import load_studies, place_id
 from sphinx.application import Sphinx
 from sphinx.config import Config
@@ -55,7 +62,9 @@ NOT_RUN = "not run"
 ORDER = (*get_args(Verdict), claims.NOT_JUDGED, NOT_RUN)
 DECISIONS = Path(__file__).resolve().parents[1] / "decisions.yml"
 CHANGES = Path(__file__).resolve().parents[1] / "verdict_changes.yml"
+REACH = Path(__file__).resolve().parents[1] / "reach"
 REFERENCES = "book/references"
+DISPUTE = "book/changes"
 TEXTS = {"chapter": "book/sources/chapter", "glossary": "book/sources/glossary"}
 
 logger = logging.getLogger(__name__)
@@ -241,6 +250,75 @@ def supports(decision: Decision, found: Mapping[str, StudyResult]) -> list[Suppo
     return told
 
 
+# ------------------------------------------------------------------ reach
+
+
+def yes_or_no(value: Any) -> Any:
+    """Return the word that YAML reads as a truth value."""
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
+
+
+class Beyond(BaseModel):
+    """What a paper found at a larger scale than ours, or on other data.
+
+    `agrees` compares it with the verdict that the registry expects.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    cite: str
+    at: Text
+    says: Text
+    agrees: Annotated[Literal["yes", "no", "in part"], BeforeValidator(yes_or_no)]
+
+    @field_validator("cite")
+    @classmethod
+    def _known(cls, cite: str) -> str:
+        paper_name(cite)
+        return cite
+
+
+class Reach(BaseModel):
+    """The largest scale at which a claim was tested here, and evidence beyond it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    scale: Text
+    beyond: tuple[Beyond, ...]
+
+
+def reach_file(study: str, folder: Path = REACH) -> Path:
+    """Return the file that says how far the claims of a study were tested."""
+    return folder / f"{study}.yml"
+
+
+def load_reach(record: StudyRecord, folder: Path = REACH) -> dict[str, Reach]:
+    """Return, by claim of a study, how far it was tested.
+
+    Raises:
+        ExtensionError: the file is missing, or does not say what it must.
+    """
+    path = reach_file(record.study, folder)
+    if not path.is_file():
+        raise ExtensionError(
+            f"{path} is missing: it must say of each claim of {record.study} at which "
+            "scale it was tested. book/add_a_study.md shows an entry."
+        )
+    try:
+        found = TypeAdapter(dict[str, Reach]).validate_python(
+            yaml.safe_load(path.read_text("utf-8"))
+        )
+    except (ValidationError, yaml.YAMLError) as error:
+        raise ExtensionError(f"{path} does not say what it must: {error}") from None
+    ids = [claim.id for claim in record.claims]
+    if list(found) != ids:
+        missing = ", ".join(i for i in ids if i not in found) or "none"
+        unknown = ", ".join(i for i in found if i not in ids) or "none"
+        raise ExtensionError(
+            f"{path} must have an entry for each claim of {record.study}, in the order "
+            f"of the registry; missing: {missing}; unknown: {unknown}"
+        )
+    return found
+
+
 # ------------------------------------------------------------------ HTML
 
 
@@ -268,12 +346,19 @@ class Page:
         ran = claim.id in result.bundles
         return self.link(result.docname, anchor(claim.id) if ran else "")
 
+    def paper(self, key: str) -> str:
+        """Return the address of a paper in the list of references."""
+        for citation in self.app.env.get_domain("cite").citations:  # type: ignore[attr-defined]
+            if citation.key == key:
+                return self.link(REFERENCES, citation.citation_id)
+        raise ExtensionError(f"{REFERENCES} must list {key}, and does not")
+
     def place(self, result: StudyResult, claim: Claim) -> str:
         """Return the claim's id, a link to its evidence, and its sentence."""
         source = claim.source
         if isinstance(source, Paper):
             sentence = escape(str(source))
-            where = self.link(REFERENCES)
+            where = self.paper(source.cite)
         else:
             sentence = f"sentence {source.sentence}"
             if len(headings(result)) > 1:
@@ -360,6 +445,35 @@ def claim_html(page: Page, result: StudyResult, claim: Claim, more: str = "") ->
     )
 
 
+def reach_html(page: Page, claim: Claim, reach: Reach) -> str:
+    """Return what would falsify a claim, how far it was tested, what is known beyond.
+
+    Each is a paragraph; what is known beyond is one for each paper.
+    """
+    dispute = f'<a href="{page.link(DISPUTE)}">Dispute a verdict</a>'
+    told = [
+        ("falsifier", "What would falsify it", f"{escape(claim.falsifier)} {dispute}."),
+        ("scale", "Tested up to", f"{escape(reach.scale)}."),
+    ]
+    how = {"yes": "Agrees", "no": "Disagrees", "in part": "Agrees in part"}
+    for paper in reach.beyond:
+        name = (
+            f'<a href="{page.paper(paper.cite)}">{escape(paper_name(paper.cite))}</a>'
+        )
+        found = (
+            f"{name}, {escape(paper.at)}: {escape(paper.says)} "
+            f'<em data-agrees="{paper.agrees}">{how[paper.agrees]} with '
+            f"“{claim.expected}”.</em>"
+        )
+        told.append(("beyond", "Beyond", found))
+    if not reach.beyond:
+        told.append(("beyond", "Beyond", "No evidence at a larger scale was found."))
+    return "".join(
+        f'<p class="lnlib-aside lnlib-{kind}"><strong>{name}:</strong> {text}</p>'
+        for kind, name, text in told
+    )
+
+
 def reading_minutes(page: Page, result: StudyResult) -> int:
     """Return how long the text of a chapter takes to read, at 200 words a minute."""
     cells = read_notebook(Path(page.app.env.doc2path(result.docname))).cells
@@ -369,12 +483,14 @@ def reading_minutes(page: Page, result: StudyResult) -> int:
 
 def card_html(page: Page, result: StudyResult) -> str:
     """Return the card that opens a chapter: one line per claim, opening to more."""
+    reach = load_reach(result.record)
     rows = "".join(
         f'<li data-claim="{claim.id}" data-verdict="{result.verdict(claim)}">'
         f'<div class="lnlib-mark">{badges(result, claim)}</div>'
         f"<details><summary>{escape(claim.says)} "
         f'<code class="lnlib-id">{claim.id}</code></summary>'
-        f"<p>{told(result, claim)} {page.place(result, claim)}</p></details></li>"
+        f"<p>{told(result, claim)} {page.place(result, claim)}</p>"
+        f"{reach_html(page, claim, reach[claim.id])}</details></li>"
         for claim in result.record.claims
     )
     facts = {
@@ -466,8 +582,8 @@ def compact_html(page: Page, found: Sequence[StudyResult]) -> str:
 
 
 def board_html(page: Page, result: StudyResult) -> str:
-    """Return one study's part of the full board, with the deciding evidence."""
-    rows = []
+    """Return one study's part of the full board: evidence, falsifiers and reach."""
+    rows, reach = [], load_reach(result.record)
     for claim in result.record.claims:
         evidence = [e for e in result.evidence(claim) if e.prediction.kind == "stated"]
         table = ""
@@ -476,7 +592,11 @@ def board_html(page: Page, result: StudyResult) -> str:
                 f"<details><summary>Deciding evidence ({len(evidence)})</summary>"
                 f"{claims.evidence_html(evidence)}</details>"
             )
-        rows.append(claim_html(page, result, claim, table))
+        far = (
+            "<details><summary>Falsifier, scale, and evidence beyond</summary>"
+            f"{reach_html(page, claim, reach[claim.id])}</details>"
+        )
+        rows.append(claim_html(page, result, claim, table + far))
     return (
         f'<div class="lnlib-board"><p>{escape(result.record.question)} '
         f'<a href="{page.link(result.docname)}">Read the chapter.</a> '
@@ -637,6 +757,8 @@ class _Part(SphinxDirective):
         """Return one section per study, with a placeholder in it."""
         found: list[nodes.Node] = []
         for name, (record, _) in studies(self.env).items():
+            if part == "board":
+                self.env.note_dependency(str(reach_file(name)))
             section = nodes.section(ids=[f"study-{name.replace('_', '-')}"])
             section += nodes.title(text=record.title)
             section += self.place(part, name)
@@ -796,6 +918,7 @@ def insert_card(app: Sphinx, doctree: nodes.document) -> None:
             return
         place = section.index(texts[0]) + 1
         section.insert(place, Placeholder(part="card", study=found[docname]))
+        app.env.note_dependency(str(reach_file(found[docname])))
     if docname in found or any(True for _ in shown(doctree)):
         showing(app.env).add(docname)
 
@@ -883,6 +1006,7 @@ def write_json(app: Sphinx, error: Exception | None) -> None:
     """Write verdicts.json beside the pages: the board for machines."""
     if error is not None or app.builder.format != "html":
         return
+    reach = {n: load_reach(r.record) for n, r in results(app).items()}
     board = {
         "tier": app.config.lnlib_book_tier,
         "studies": {
@@ -899,6 +1023,8 @@ def write_json(app: Sphinx, error: Exception | None) -> None:
                         "expected": claim.expected,
                         "finding": result.finding(claim),
                         "evidence": [e.as_dict() for e in result.evidence(claim)],
+                        "falsifier": claim.falsifier,
+                        "reach": reach[name][claim.id].model_dump(),
                     }
                     for claim in result.record.claims
                 ],
