@@ -98,8 +98,8 @@ class Checkup:
         if alike:
             told.append(
                 f"All samples look alike behind {alike[0].name} ({alike[0].kind}): "
-                f"their spread is {alike[0].spread:.1g} of the size. A pool over the "
-                "axes of the norm before it does this."
+                f"their spread is {_share(alike[0].spread)}. A pool over the axes of "
+                "the norm before it does this."
             )
         for layer in self.layers:
             if 0 < layer.features <= 2:
@@ -220,6 +220,10 @@ def examine(model: nn.Module, batch: Tensor, *, seed: int = 0) -> Checkup:
         net.train()
         apart = _coupling(projected, few)
     return Checkup(**found, coupling_in_training=apart, layers=layers)
+
+
+def _share(spread: float) -> str:
+    return f"{spread:.1g} of the size" if spread > 1e-12 else "zero, up to rounding"
 
 
 def _coupling(f: Callable[[Tensor], Tensor], X: Tensor) -> float:

@@ -455,8 +455,11 @@ def badge(verdict: str) -> str:
 
 
 def _told(value: float, spec: str) -> str:
-    """Format a number for a finding; a zero has no exponent to show."""
-    return "0" if value == 0 and spec.endswith("e") else format(value, spec)
+    """Format a number for a finding; a zero has no exponent and no sign to show."""
+    if value == 0 and spec.endswith("e"):
+        return "0"
+    text = format(value, spec)
+    return text.lstrip("-") if set(text) <= set("-0.") else text
 
 
 def _number(value: float) -> str:

@@ -57,6 +57,7 @@ from lnlib.registry import (
 from lnlib.results import Project, bundles, read_notebook, verdicts_of
 from lnlib.stats import Estimate
 
+REFUTED = "refuted by"  # heads a column of the table of a study's claims
 WATERMARK = "Quick tier: reduced seeds and sizes, for testing only."
 NOT_RUN = "not run"
 ORDER = (*get_args(Verdict), claims.NOT_JUDGED, NOT_RUN)
@@ -525,7 +526,12 @@ def effects(result: StudyResult, claim: Claim) -> list[claims.Evidence]:
 
 
 def brief(value: float) -> str:
-    """Return a number with two digits, or more if it is large: 0.12, 190, 4.4e-15."""
+    """Return a number with two digits, or more if it is large: 0.12, 190.
+
+    What float32 can hardly tell from zero reads ≈ 0.
+    """
+    if 0 < abs(value) < 1e-6:
+        return "≈ 0"
     return f"{value:.0f}" if 100 <= abs(value) < 1e5 else f"{value:.2g}"
 
 
@@ -918,6 +924,9 @@ def insert_card(app: Sphinx, doctree: nodes.document) -> None:
             return
         place = section.index(texts[0]) + 1
         section.insert(place, Placeholder(part="card", study=found[docname]))
+        for table in doctree.findall(nodes.table):
+            if REFUTED in [entry.astext() for entry in table.findall(nodes.entry)]:
+                table["classes"].append("lnlib-restated")
         app.env.note_dependency(str(reach_file(found[docname])))
     if docname in found or any(True for _ in shown(doctree)):
         showing(app.env).add(docname)
