@@ -54,6 +54,11 @@
     if (!clipped) wide.push(name(e));
   }
 
+  const edge = article.getBoundingClientRect().left;
+  for (const e of all("mjx-container", article)) {
+    if (shown(e) && e.getBoundingClientRect().left < edge - 1) wide.push(`begins on the left of the text: ${e.innerText || name(e)}`);
+  }
+
   // ---- overlap: blocks that follow each other, and texts of one figure
   const overlap = [];
   const area = (a, b) => {

@@ -241,6 +241,7 @@ def after(place: str, more: str) -> Damage:
 
 
 WIDE = '<p><span style="display:inline-block;width:900px">wide</span></p>'
+LEFT = '<mjx-container style="display:block;margin-left:-90px">x</mjx-container>'
 H1 = "</h1>"
 IMAGE = '<img src="data:image/gif;base64,R0lGODlhAQABAAAAACw=">'
 FIGURE = '<figure class="lnlib-figure"><svg></svg></figure>'
@@ -254,6 +255,7 @@ DAMAGES: list[tuple[str, str, Damage]] = [
     ("faint", "light", after(H1, '<p style="color:#999">pale</p>')),
     ("faint", "dark", after(H1, '<p style="color:#333">murky</p>')),
     ("wide", "phone", after(H1, WIDE)),
+    ("wide", "phone", after(H1, LEFT)),
     ("overlap", "light", after(H1, '<p style="margin-bottom:-2em">one</p><p>two</p>')),
     ("overlap", "light", after(H1, HIDDEN % PICTURE.replace("></", f">{TEXTS}</"))),
     ("unlabelled", "light", after(H1, IMAGE)),
