@@ -146,7 +146,8 @@ def train(
         diverged_at[alive & ~finite] = step
         alive &= finite
         losses[step] = value.where(alive, torch.nan)
-        gradient[~alive] = 0.0
+        if not alive.all():
+            gradient[~alive] = 0.0
         if limit is not None:
             scale = limit / (_norms(gradient, largest) + 1e-6)  # as torch has it
             gradient *= scale.clamp(max=1.0)[:, None]
