@@ -7,11 +7,13 @@ call, 130 when interrupted.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -75,21 +77,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         command.add_argument("names", nargs="*", metavar="NAME", help="(all)")
         for option, about in OPTIONS[name].items():
             command.add_argument(option, **about)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a locale may lack a character
+            stream.reconfigure(errors="backslashreplace")
     call, unknown = parser.parse_known_args(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     check = {"run": check_run, "verdicts": check_verdicts, "data": check_data}
     try:
-        for word in unknown:
-            choose("option", word.split("=")[0], OPTIONS[call.command])
-        work = check[call.command](call)
-    except ValueError as error:
-        print(f"python -m lnlib {call.command}: {error}", file=sys.stderr)
-        return 2
-    try:
+        try:
+            for word in unknown:
+                choose("option", word.split("=")[0], OPTIONS[call.command])
+            work = check[call.command](call)
+        except ValueError as error:
+            print(f"python -m lnlib {call.command}: {error}", file=sys.stderr)
+            return 2
         return work()
     except KeyboardInterrupt:
         say("interrupted; finished studies are kept: run again to go on")
         return 130
+    except OSError as error:  # of standard output, say
+        print(f"python -m lnlib {call.command}: {error}", file=sys.stderr)
+        return 1
 
 
 def whole_number(name: str, text: str, least: int) -> int:
@@ -108,7 +116,17 @@ def project_of(call: argparse.Namespace) -> Project:
     """Return the project with the results folder of the call."""
     if call.results and call.results.exists() and not call.results.is_dir():
         raise ValueError(f"--results must be a folder; received {call.results}")
-    return Project(output=call.results)
+    project = Project(output=call.results)
+    for path in (project.root, project.results):
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            encoding = sys.getfilesystemencoding()
+            raise ValueError(
+                f"a path must be text in the encoding of the locale, {encoding}; "
+                f"received {str(path)!r}. Set PYTHONUTF8=1"
+            ) from None
+    return project
 
 
 # ------------------------------------------------------------- run
@@ -157,18 +175,21 @@ def run_studies(jobs: list[Job], project: Project, workers: int, force: bool) ->
     for outcome in done:
         if outcome.error:
             say(f"FAILED {outcome.job}: {outcome.error}")
-    for job in due:
+    for job in jobs:
         if job not in failed and (state := status(job, project)) != "fresh":
-            say(f"FAILED {job}: {state} while it ran. Run it again.")
+            say(f"FAILED {job}: {state} when its run had ended. Run it again.")
             failed.add(job)
-    if not project.output:
-        fill_book([job for job in jobs if job not in failed], project)
+    good = [job for job in jobs if job not in failed]
+    filled = bool(project.output) or fill_book(good, project)
     say(f"{len(due)} run, {len(jobs) - len(due)} fresh, {len(failed)} failed")
-    return 1 if failed else 0
+    return 0 if filled and not failed else 1
 
 
-def fill_book(jobs: list[Job], project: Project) -> None:
-    """Put those results into the book's cache that are at default parameters."""
+def fill_book(jobs: list[Job], project: Project) -> bool:
+    """Put those results into the book's cache that are at default parameters.
+
+    Say whether it can be written.
+    """
     try:
         for job in jobs:
             if job.tier in runner.BOOK_TIERS and job == Job(job.study, job.tier):
@@ -176,6 +197,10 @@ def fill_book(jobs: list[Job], project: Project) -> None:
                 runner.cache_result(job, cache, project)
     except ProjectError as error:  # the cache's name depends on every notebook
         say(f"nothing is handed to the book: {error}")
+    except OSError as error:
+        say(f"the results stand, and the book cannot take them: {error}")
+        return False
+    return True
 
 
 class TimeLeft(ProgressColumn):
@@ -198,13 +223,16 @@ def follow(
     done: list[runner.Outcome] = []
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=len(jobs), ends=ends)
-        for outcome in runner.run(jobs, project, workers=workers, force=force):
-            done.append(outcome)
-            ends += (outcome.seconds - expected[outcome.job]) / workers
-            bar.update(task, advance=1, ends=ends)
-            how = "failed" if outcome.error else "done"
-            told = f"{outcome.job}: {how} in {outcome.seconds:.0f} s"
-            say(f"[{len(done)}/{len(jobs)}] {told}")
+        try:
+            for outcome in runner.run(jobs, project, workers=workers, force=force):
+                done.append(outcome)
+                ends += (outcome.seconds - expected[outcome.job]) / workers
+                bar.update(task, advance=1, ends=ends)
+                how = "failed" if outcome.error else "done"
+                told = f"{outcome.job}: {how} in {outcome.seconds:.0f} s"
+                say(f"[{len(done)}/{len(jobs)}] {told}")
+        except BrokenProcessPool:
+            say("a process was killed from outside, or out of memory: try --jobs 1")
     return done
 
 

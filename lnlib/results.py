@@ -135,8 +135,20 @@ def result_path(job: Job, project: Project) -> Path:
 
 
 def read_notebook(path: Path) -> Any:
-    """Return the notebook at `path`, in version 4 of the format."""
-    return nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    """Return the notebook at `path`, in version 4 of the format.
+
+    Raises:
+        OSError: there is none, or it cannot be read.
+        ProjectError: it is no notebook.
+    """
+    try:
+        return nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    except OSError:
+        raise
+    except Exception as error:  # of JSON, of Unicode, of nbformat
+        raise ProjectError(
+            f"{path} must be a notebook: {error}. Mend it, or take it from git again"
+        ) from error
 
 
 def write_notebook(notebook: Any, path: Path) -> None:
@@ -308,7 +320,8 @@ def _unseal(path: Path, project: Project) -> Any:
     try:
         notebook = read_notebook(path)
         found = notebook.metadata.lnlib.content
-    except Exception as error:  # of JSON, of Unicode, of nbformat, or a lost key
+        dict(notebook.metadata.lnlib.inputs)
+    except Exception as error:  # of the file, or of a seal that lacks a key
         raise DamagedResult(f"{path} is not a whole result: {error!r}") from error
     if found != _content(notebook):
         try:

@@ -27,6 +27,7 @@ from lnlib.choices import choose
 from lnlib.claims import DEVICES, RUN_MIME, TIERS, check_seed
 from lnlib.results import (
     DEFAULTS,
+    DamagedResult,
     Job,
     Project,
     ProjectError,
@@ -176,19 +177,29 @@ def execute(
 ) -> Outcome:
     """Bring the result of a job up to date, and say whether it stands.
 
-    A fresh result is kept unless `force`; any other is discarded first.  `limit` is the
-    longest a run may take, in seconds.  A process executes one job at a time.
+    A fresh result is kept; with `force`, until its study has run again, or failed.  Any
+    other is discarded first.  `limit` is the longest a run may take, in seconds.  A
+    process executes one job at a time.
     """
     path = result_path(job, project)
-    path.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     error = None
-    with _lock(path.with_name(f".{path.stem}.lock")):  # a second run waits, then skips
-        if force or status(job, project) != "fresh":
-            error = _execute(job, project, path, limit or LIMITS[job.tier])
+    try:
+        if force or status(job, project) != "fresh":  # else nothing is written
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with _lock(path.with_name(f".{path.stem}.lock")):  # a second run waits
+                state = status(job, project)
+                if state != "fresh":
+                    path.unlink(missing_ok=True)
+                if force or state != "fresh":
+                    error = _execute(job, project, path, limit or LIMITS[job.tier])
         if error is None:
             result = read_result(path, project)
             error = "; ".join(surprises(result, project.record(job.study))) or None
+    except OSError as trouble:
+        error = _no_room(trouble, path)
+    except DamagedResult as trouble:  # another run has discarded it just now
+        error = str(trouble)
     return Outcome(job, error, time.monotonic() - started)
 
 
@@ -198,7 +209,7 @@ def _execute(job: Job, project: Project, path: Path, limit: float) -> str | None
 
     source = project.notebook(job.study)
     failed = path.with_suffix(".failed.ipynb")
-    for old in [path, failed, *path.parent.glob(f".{path.stem}.*.partial.ipynb")]:
+    for old in [failed, *path.parent.glob(f".{path.stem}.*.partial.ipynb")]:
         old.unlink(missing_ok=True)
     partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.partial.ipynb")
     settings = dict.fromkeys(THREADS, "1")
@@ -226,8 +237,12 @@ def _execute(job: Job, project: Project, path: Path, limit: float) -> str | None
         seal(partial, about | _closed_as(job, partial, project))
         partial.replace(path)
     except Exception as error:  # whatever it is, there is no result
+        if isinstance(error, OSError) and not isinstance(error, TimeoutError):
+            return _no_room(error, path)
         if not partial.exists():
             return f"did not start: {_reason(error)}"
+        if not (expired.is_set() or type(error).__name__ == "DeadKernelError"):
+            path.unlink(missing_ok=True)  # a forced run contradicts it
         partial.replace(failed)
         why = f"ran longer than {limit:g} s" if expired.is_set() else _reason(error)
         return f"{_stopped_at(failed)}: {why}\nIts traceback is in {failed}"
@@ -252,12 +267,24 @@ def _reason(error: Exception) -> str:
     if type(error).__name__ == "DeadKernelError":
         return "the kernel died: killed from outside, or out of memory"
     name = getattr(error, "ename", type(error).__name__)
-    return f"{name}: {getattr(error, 'evalue', error)}"
+    why = str(getattr(error, "evalue", error)) or "it gave no reason; out of memory?"
+    return f"{name}: {why}"
+
+
+def _no_room(error: OSError, path: Path) -> str:
+    """Say that a result could not be written, and what to do."""
+    return (
+        f"{_reason(error)}\nThe folder {path.parent} must be there, be writable and "
+        "have room. Mend it, or name another with --results"
+    )
 
 
 def _stopped_at(path: Path) -> str:
     """Name the last cell that was started in a failed run."""
-    cells = code_cells(read_notebook(path))
+    try:
+        cells = code_cells(read_notebook(path))
+    except ProjectError:
+        return "when it was to be written"
     started = [c for c in cells if c.metadata.get("papermill", {}).get("start_time")]
     if not started:
         return "before the first cell"
@@ -312,9 +339,11 @@ def cache_result(job: Job, cache: Path, project: Project) -> None:
 
     Raises:
         ValueError: the job is not the default one, or its result is not fresh.
+        OSError: the cache cannot be written.
     """
     from jupyter_cache import get_cache
     from jupyter_cache.base import CacheBundleIn
+    from sqlalchemy.exc import SQLAlchemyError
 
     if job != Job(job.study, job.tier):
         raise ValueError(f"the book shows runs at default parameters; received {job}")
@@ -334,8 +363,11 @@ def cache_result(job: Job, cache: Path, project: Project) -> None:
     data = {"execution_seconds": done.metadata.lnlib.seconds}
     cache.mkdir(parents=True, exist_ok=True)
     with _lock(cache / ".lock"):  # jupyter-cache has none
-        get_cache(cache).cache_notebook_bundle(
-            CacheBundleIn(notebook, str(source), data=data),
-            overwrite=True,
-            check_validity=False,
-        )
+        try:
+            get_cache(cache).cache_notebook_bundle(
+                CacheBundleIn(notebook, str(source), data=data),
+                overwrite=True,
+                check_validity=False,
+            )
+        except SQLAlchemyError as error:
+            raise OSError(f"its database in {cache}: {error}") from error

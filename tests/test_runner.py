@@ -536,6 +536,12 @@ def test_seal_counts_the_kernel_s_time(finished: Project) -> None:
     assert seal["seconds"] > 0
 
 
+def test_a_reason_is_never_empty() -> None:
+    """A kernel without memory may fail to say why."""
+    assert runner._reason(ZeroDivisionError("no")) == "ZeroDivisionError: no"
+    assert runner._reason(RuntimeError()).endswith("no reason; out of memory?")
+
+
 def test_one_thread_in_each_kernel(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:

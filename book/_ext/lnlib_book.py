@@ -812,8 +812,13 @@ def showing(env: BuildEnvironment) -> set[str]:
 
 
 def rewrite(app: Sphinx, env: BuildEnvironment) -> list[str]:
-    """Write every page that shows results again: any notebook may have changed."""
-    results(app)
+    """Write every page that shows results again: any notebook may have changed.
+
+    By now each has its result, or else the cache was taken away under way.
+    """
+    for name, result in results(app).items():
+        if not result.run:
+            logger.warning("study %s must have a result: build the book again", name)
     return sorted(showing(env) & env.found_docs)
 
 
