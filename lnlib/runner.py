@@ -281,10 +281,7 @@ def _no_room(error: OSError, path: Path) -> str:
 
 def _stopped_at(path: Path) -> str:
     """Name the last cell that was started in a failed run."""
-    try:
-        cells = code_cells(read_notebook(path))
-    except ProjectError:
-        return "when it was to be written"
+    cells = code_cells(read_notebook(path))
     started = [c for c in cells if c.metadata.get("papermill", {}).get("start_time")]
     if not started:
         return "before the first cell"
