@@ -1,7 +1,7 @@
 """Run the studies, show their verdicts, fetch their data.
 
-Exit status: 0 when all is well, 1 when a study fails or has no result, 2 for a bad
-call, 130 when interrupted.
+Exit status: 0 when all is well, 1 when a study fails or has no result, or when
+something cannot be written, 2 for a bad call or project, 130 when interrupted.
 """
 
 from __future__ import annotations
