@@ -13,7 +13,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -223,16 +222,13 @@ def follow(
     done: list[runner.Outcome] = []
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=len(jobs), ends=ends)
-        try:
-            for outcome in runner.run(jobs, project, workers=workers, force=force):
-                done.append(outcome)
-                ends += (outcome.seconds - expected[outcome.job]) / workers
-                bar.update(task, advance=1, ends=ends)
-                how = "failed" if outcome.error else "done"
-                told = f"{outcome.job}: {how} in {outcome.seconds:.0f} s"
-                say(f"[{len(done)}/{len(jobs)}] {told}")
-        except BrokenProcessPool:
-            say("a process was killed from outside, or out of memory: try --jobs 1")
+        for outcome in runner.run(jobs, project, workers=workers, force=force):
+            done.append(outcome)
+            ends += (outcome.seconds - expected[outcome.job]) / workers
+            bar.update(task, advance=1, ends=ends)
+            how = "failed" if outcome.error else "done"
+            told = f"{outcome.job}: {how} in {outcome.seconds:.0f} s"
+            say(f"[{len(done)}/{len(jobs)}] {told}")
     return done
 
 

@@ -15,6 +15,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -48,6 +49,7 @@ from lnlib.results import (
 BUDGETS = {"quick": 45, "book": 180, "full": 900}  # seconds of one core
 LIMITS = {tier: 10 * seconds for tier, seconds in BUDGETS.items()}  # a hung kernel
 BOOK_TIERS = {"book": "", "quick": "test"}  # where below _build the book has its cache
+LOST = "a process was killed from outside, or out of memory; try --jobs 1"
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -303,13 +305,22 @@ def run(
     """Execute jobs in `workers` processes, the longest first; yield as they end.
 
     The processes are those of joblib's current backend: inside
-    `joblib.parallel_config("dask")` they are those of a Dask cluster.
+    `joblib.parallel_config("dask")` they are those of a Dask cluster.  When one of them
+    is killed, joblib ends the others, too.
     """
     longest = sorted(jobs, key=lambda job: -expected_seconds(job, project))
     workers = max(1, min(workers, len(longest)))
     tasks = (delayed(execute)(job, project, force=force) for job in longest)
     how: dict[str, Any] = {"return_as": "generator_unordered", "batch_size": 1}
-    yield from Parallel(n_jobs=workers, **how)(tasks)
+    left = [*longest]
+    try:
+        for outcome in Parallel(n_jobs=workers, **how)(tasks):
+            left.remove(outcome.job)
+            yield outcome
+    except BrokenProcessPool:
+        for job in left:
+            if status(job, project) != "fresh":
+                yield Outcome(job, LOST)
 
 
 # ------------------------------------------------------------- the book's cache
