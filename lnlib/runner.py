@@ -351,7 +351,6 @@ def cache_result(job: Job, cache: Path, project: Project) -> None:
     """
     from jupyter_cache import get_cache
     from jupyter_cache.base import CacheBundleIn
-    from sqlalchemy.exc import SQLAlchemyError
 
     if job != Job(job.study, job.tier):
         raise ValueError(f"the book shows runs at default parameters; received {job}")
@@ -377,5 +376,5 @@ def cache_result(job: Job, cache: Path, project: Project) -> None:
                 overwrite=True,
                 check_validity=False,
             )
-        except SQLAlchemyError as error:
-            raise OSError(f"its database in {cache}: {error}") from error
+        except Exception as error:  # its database has errors of its own
+            raise OSError(f"{cache}: {error}") from error
