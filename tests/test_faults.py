@@ -268,13 +268,12 @@ class Ward:
 
 
 @pytest.fixture(scope="module")
-def ward(tmp_path_factory: pytest.TempPathFactory) -> Ward:
+def ward(done: Project, tmp_path_factory: pytest.TempPathFactory) -> Ward:
     """All broken studies, run once; the path has spaces and letters beyond ASCII."""
-    project = make_project(tmp_path_factory.mktemp("ward") / "Größe µ" / "the ward")
+    project = Project(tmp_path_factory.mktemp("ward") / "Größe µ" / "the ward")
+    shutil.copytree(done.root, project.root)
     edit(project.root / "lnlib/data.py", data.GITHUB, "http://127.0.0.1:9")
     edit(project.root / "lnlib/data.py", "tinyshakespeare.txt", "absent.txt")
-    add_study(project, "one")
-    assert start(project, *RUN).code == 0
     before = content(project)
     for study, work in BROKEN.items():
         add_study(project, study, work=work)
@@ -732,8 +731,8 @@ def test_nobody_takes_what_is_said(row: Row, finished: Project) -> None:
 def plain_papermill(project: Project, *words: str) -> Told:
     """Run the study by papermill alone."""
     done = subprocess.run(
-        [sys.executable, "-m", "papermill", "notebooks/one.ipynb", "out.ipynb", *words],
-        cwd=project.root,
+        [sys.executable, "-m", "papermill", "one.ipynb", "../out.ipynb", *words],
+        cwd=project.root / "notebooks",
         env=os.environ | {"PYTHONPATH": str(project.root)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
