@@ -99,13 +99,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     check = {"run": check_run, "verdicts": check_verdicts, "data": check_data}
     try:
-        for word in unknown:
-            choose("option", word.split("=")[0], OPTIONS[call.command])
-        work = check[call.command](call)
-    except ValueError as error:
-        print(f"python -m lnlib {call.command}: {error}", file=sys.stderr)
-        return 2
-    try:
+        try:
+            for word in unknown:
+                choose("option", word.split("=")[0], OPTIONS[call.command])
+            work = check[call.command](call)
+        except ValueError as error:
+            print(f"python -m lnlib {call.command}: {error}", file=sys.stderr)
+            return 2
         return work()
     except KeyboardInterrupt:
         say("interrupted; finished studies are kept: run again to go on")

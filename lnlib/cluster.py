@@ -8,16 +8,20 @@ waits for ever if a job has killed every worker that it was given to.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from typing import Self
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Self
 
 from lnlib import data
 from lnlib.results import Job, Project, surroundings
-from lnlib.runner import Outcome, environment, execute, longest_first
+from lnlib.runner import Outcome, longest_first
 
-PATIENCE = 30  # seconds for a scheduler to answer, and then for a first worker
+PATIENCE = 10  # seconds for a scheduler to answer, and then for a first worker
 
 
 class ClusterError(ValueError):
@@ -27,13 +31,7 @@ class ClusterError(ValueError):
 class Cluster:
     """A Dask cluster whose workers see the project, and have its libraries."""
 
-    def __init__(
-        self,
-        address: str,
-        jobs: Sequence[Job],
-        project: Project,
-        patience: int = PATIENCE,
-    ) -> None:
+    def __init__(self, address: str, jobs: Sequence[Job], project: Project) -> None:
         """Connect to the scheduler at `address`, and look at each worker.
 
         Raises:
@@ -41,30 +39,23 @@ class Cluster:
                 worker, or one cannot run the jobs: the message says which, and why.
         """
         try:
-            from distributed import Client
+            from distributed import Client, Security, rpc
         except ImportError as error:
             raise ClusterError(
                 f"--backend dask must have Dask installed; received: {error}. "
                 'Install it: pip install -e ".[cluster]"'
             ) from None
-        try:
-            self.client = Client(address, timeout=patience, set_as_default=False)
-        except (OSError, ValueError, TypeError) as error:
-            raise ClusterError(
-                "--scheduler must be the address of a Dask scheduler that answers, "
-                f"such as tcp://10.0.0.1:8786; received {address!r}: {error}"
-            ) from None
-        folder = os.environ.get(data.VARIABLE, "")
-        self._settings = {data.VARIABLE: folder} if folder else {}
+
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # outcomes tell all
+        _expect_scheduler(address, rpc, Security().get_connection_args("client"))
+        self.client = Client(address, timeout=PATIENCE, set_as_default=False)
         self._token = project.results / f".shared.{uuid.uuid4().hex[:8]}"
         self._project = project
         try:
             self._token.parent.mkdir(parents=True, exist_ok=True)
             self._token.touch()
-            self._fault = _fault_finder(
-                [str(self._token), *filter(None, [folder])], jobs, project
-            )
-            self._look_at_workers(address, patience)
+            self._fault = _fault_finder(self._token, jobs, project)
+            self._look_at_workers(address)
         except BaseException:
             self.close()
             raise
@@ -74,13 +65,13 @@ class Cluster:
         """How many jobs run at a time."""
         return max(1, len(self.client.nthreads()))
 
-    def _look_at_workers(self, address: str, patience: int) -> None:
+    def _look_at_workers(self, address: str) -> None:
         try:
-            self.client.wait_for_workers(1, timeout=patience)
+            self.client.wait_for_workers(1, timeout=PATIENCE)
         except TimeoutError:
             raise ClusterError(
                 f"the cluster at {address} must have a worker; none came within "
-                f"{patience} s. Start one: dask worker {address} --nthreads 1"
+                f"{PATIENCE} s. Start one: dask worker {address} --nthreads 1"
             ) from None
         faults = {
             worker: f"has {threads} threads and must have one, as a process runs one "
@@ -92,7 +83,7 @@ class Cluster:
         faults |= {worker: str(fault) for worker, fault in found.items() if fault}
         if faults:
             told = "".join(f"\n- {worker} {why}" for worker, why in faults.items())
-            raise ClusterError(f"every worker must be able to run the studies;{told}")
+            raise ClusterError(f"every worker must be able to run the studies:{told}")
 
     def run(self, jobs: Sequence[Job], force: bool = False) -> Iterator[Outcome]:
         """Execute jobs on the workers, the longest first; yield as they end.
@@ -105,18 +96,14 @@ class Cluster:
         longest = longest_first(jobs, self._project)
         group = f"lnlib-{uuid.uuid4().hex[:8]}"  # Dask queues a large group of tasks
         futures = self.client.map(
-            _execute_there,
-            longest,
+            _executor(self._fault, self._project, force),
+            [asdict(job) for job in longest],
             key=[(group, str(job)) for job in longest],
-            project=self._project,
-            fault=self._fault,
-            settings=self._settings,
-            force=force,
         )
         job_of = dict(zip(futures, longest, strict=True))
         for future in as_completed(futures, loop=self.client.loop):
             try:
-                yield future.result()
+                yield Outcome(job_of[future], *future.result())
             except Exception as error:  # of the worker, of the way to it
                 yield Outcome(job_of[future], f"{type(error).__name__}: {error}")
 
@@ -134,8 +121,36 @@ class Cluster:
         self.close()
 
 
+def _expect_scheduler(address: str, rpc: Any, how: dict[str, Any]) -> None:
+    """Raise ClusterError unless a scheduler answers at `address`.
+
+    This comes before a client is made: one that reached nobody cannot be closed, and
+    may hang when it is collected.
+    """
+
+    async def kind() -> str:
+        async with (
+            asyncio.timeout(PATIENCE),
+            rpc(address, connection_args=how) as there,
+        ):
+            return str((await there.identity())["type"])
+
+    try:
+        found = asyncio.run(kind())
+        fault = "" if found == "Scheduler" else f"it is that of a Dask {found}"
+    except MemoryError:  # a text that was read as sizes
+        fault = "another protocol is spoken there"
+    except (OSError, TypeError, ValueError) as error:
+        fault = str(error) or f"no answer within {PATIENCE} s"
+    if fault:
+        raise ClusterError(
+            "--scheduler must be the address of a Dask scheduler that answers, such as "
+            f"tcp://10.0.0.1:8786; received {address!r}: {fault}"
+        )
+
+
 def _fault_finder(
-    paths: Sequence[str], jobs: Sequence[Job], project: Project
+    token: Path, jobs: Sequence[Job], project: Project
 ) -> Callable[[], str]:
     """Return a function that says what keeps the worker that calls it from the jobs.
 
@@ -145,6 +160,7 @@ def _fault_finder(
     studies = sorted({job.study for job in jobs})
     cuda = any(job.device == "cuda" for job in jobs)
     root, output = str(project.root), str(project.results)
+    paths = [str(token), *filter(None, [os.environ.get(data.VARIABLE)])]
     here = surroundings(studies, project)
 
     def fault() -> str:
@@ -162,8 +178,8 @@ def _fault_finder(
             there = surroundings(studies, Project(Path(root), Path(output)))
         except (ImportError, OSError) as error:
             return (
-                f"cannot read the project in {root} ({error}): start it in an "
-                "environment made from requirements.lock"
+                f"cannot read the project in {root} ({error}): start it there, by "
+                ".venv/bin/dask worker"
             )
         if differ := changes(here, there):
             return f"has other versions ({differ}): install requirements.lock there"
@@ -177,18 +193,31 @@ def _fault_finder(
     return fault
 
 
-def _execute_there(
-    job: Job,
-    *,
-    project: Project,
-    fault: Callable[[], str],
-    settings: dict[str, str],
-    force: bool,
-) -> Outcome:
-    """Execute a job on a worker, which may have come after all were looked at."""
-    from distributed import get_worker
+def _executor(
+    fault: Callable[[], str], project: Project, force: bool
+) -> Callable[[dict[str, Any]], tuple[str | None, float]]:
+    """Return a function that executes a job on a worker: what went wrong, and seconds.
 
-    if why := fault():
-        return Outcome(job, f"worker {get_worker().address} {why}")
-    with environment(settings):
-        return execute(job, project, force=force)
+    It travels whole, as it passes the scheduler, which may not have lnlib; the worker
+    may have come after all were looked at.
+    """
+    root, output = str(project.root), str(project.results)
+    folder = os.environ.get(data.VARIABLE, "")
+
+    def execute(values: dict[str, Any]) -> tuple[str | None, float]:
+        from pathlib import Path
+
+        from distributed import get_worker
+
+        if why := fault():
+            return f"worker {get_worker().address} {why}", 0.0
+
+        from lnlib import data, runner
+        from lnlib.results import Job, Project
+
+        there = Project(Path(root), Path(output))
+        with runner.environment({data.VARIABLE: folder}):
+            outcome = runner.execute(Job(**values), there, force=force)
+        return outcome.error, outcome.seconds
+
+    return execute

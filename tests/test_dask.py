@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import dask
-import psutil
 import pytest
 from distributed import LocalCluster
 from studies import MEASURE, add_study, make_project
@@ -29,15 +28,14 @@ from lnlib.results import (
     bundles,
     failed_path,
     read_notebook,
-    read_result,
     result_path,
     status,
+    surroundings,
 )
 
 pytestmark = pytest.mark.xdist_group("dask")  # one cluster
 
-JOBS = [Job("one", "quick", seed) for seed in range(3)]
-NOWHERE = "tcp://127.0.0.1:9"  # the port that discards; nobody listens
+JOBS = [Job("one", "quick", seed) for seed in range(2)]
 
 
 @pytest.fixture(scope="module")
@@ -97,20 +95,20 @@ def test_results_are_those_of_one_machine(
     work = f"import os\nassert os.environ['LNLIB_DATA'] == {str(tmp_path)!r}"
     measure = MEASURE.replace("exact(offset", "exact(float(seed == 1)")
     add_study(project, "one", work=work, measure=measure)
-    assert run_on(local, "--seeds", "0:3") == 1, "seed 1 has another verdict"
+    assert run_on(local, "--seeds", "0:2") == 1, "seed 1 has another verdict"
     told = capsys.readouterr().out
     assert "FAILED one--seed1 (quick): cell close" in told
-    assert "3 run, 0 fresh, 1 failed" in told
+    assert "2 run, 0 fresh, 1 failed" in told
     assert not list(project.results.glob(".shared.*"))
 
     alone = Project(project.root, tmp_path / "alone")
-    list(runner.run(JOBS, alone, workers=1))
+    list(runner.run(JOBS, alone, workers=2))
     for job in JOBS:
         assert evidence(job, project) == evidence(job, alone)
         assert status(job, project) == status(job, alone)
 
-    assert run_on(local, "--seeds", "0:3") == 1
-    assert "0 run, 3 fresh, 1 failed" in capsys.readouterr().out
+    assert run_on(local, "--seeds", "0:2") == 1
+    assert "0 run, 2 fresh, 1 failed" in capsys.readouterr().out
 
 
 # ------------------------------------------------------------- lost workers
@@ -143,10 +141,10 @@ def test_a_lost_worker_is_replaced(
     add_study(project, "one", work=ONCE.format(mark=str(mark)))
     before = workers(local)
     assert len(before) == 2
-    assert run_on(local, "--seeds", "0:3") == 0
+    assert run_on(local, "--seeds", "0:2") == 0
     assert mark.exists()
-    assert "3 run, 0 fresh, 0 failed" in capsys.readouterr().out
-    assert [status(job, project) for job in JOBS] == ["fresh"] * 3
+    assert "2 run, 0 fresh, 0 failed" in capsys.readouterr().out
+    assert [status(job, project) for job in JOBS] == ["fresh"] * 2
     assert not list(project.results.glob("quick/.*.partial.ipynb"))
     wait_for(lambda: len(workers(local)) == 2)
     assert workers(local) != before
@@ -156,9 +154,166 @@ def test_a_job_that_kills_its_workers_is_given_up(
     local: LocalCluster, project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     add_study(project, "one", work=ALWAYS.format(mark=""))
-    assert run_on(local, "--seeds", "0:3") == 1
+    assert run_on(local, "--seeds", "0:2") == 1
     told = capsys.readouterr().out
     assert "FAILED one (quick): KilledWorker: " in told
     assert status(JOBS[0], project) == "missing"
-    assert "1 failed" in told
+    assert status(JOBS[1], project) == "fresh"
+    assert "2 run, 0 fresh, 1 failed" in told
     wait_for(lambda: len(workers(local)) == 2)
+
+
+# ------------------------------------------------------------- refused clusters
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "PATIENCE", 2)
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """The address of somebody who listens and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"tcp://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture
+def page() -> Iterator[str]:
+    """The address of somebody who speaks HTTP."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with server.accept()[0] as other:
+                other.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                other.recv(1024)
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"tcp://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("tcp://127.0.0.1:9", "no answer within 2 s"),
+        ("silent", "no answer within 2 s"),
+        ("page", "another protocol is spoken there"),
+        ("tcp://127.0.0.1", "missing port number in address '127.0.0.1'"),
+        ("dusk://127.0.0.1:8786", "unknown address scheme 'dusk'"),
+        ("", "missing port number"),
+        ("worker", "it is that of a Dask Worker"),
+    ],
+)
+@pytest.mark.usefixtures("impatient")
+def test_no_scheduler(
+    local: LocalCluster,
+    project: Project,
+    capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
+    address: str,
+    why: str,
+) -> None:
+    if address in ("silent", "page"):
+        address = request.getfixturevalue(address)
+    elif address == "worker":
+        address = next(iter(local.scheduler_info["workers"]))
+    assert cli.main(["run", "--backend", "dask", "--scheduler", address]) == 2
+    told = capsys.readouterr().err
+    assert "--scheduler must be the address of a Dask scheduler that answers" in told
+    assert f"received {address!r}: {why}" in told
+    assert not project.results.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--backend dusk", "--backend must be one of loky, dask; received 'dusk'. Did"),
+        ("--backend dask", "must be given together; received --backend dask and"),
+        (
+            "--scheduler tcp://h:1",
+            "together; received --backend loky and --scheduler t",
+        ),
+        ("--backend dask --scheduler tcp://h:1 --jobs 2", "--jobs must be left out"),
+    ],
+)
+def test_bad_call(
+    project: Project, capsys: pytest.CaptureFixture[str], words: str, message: str
+) -> None:
+    assert cli.main(["run", *words.split()]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_dask_is_not_installed(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(ClusterError, match=r'pip install -e "\.\[cluster\]"'):
+        Cluster("tcp://127.0.0.1:9", JOBS, project)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(
+    ("workers", "threads", "why"),
+    [
+        (0, 1, "must have a worker; none came within 2 s"),
+        (1, 2, "has 2 threads and must have one"),
+    ],
+)
+def test_workers_that_cannot_run_jobs(
+    project: Project, workers: int, threads: int, why: str
+) -> None:
+    with (
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=threads,
+            processes=False,
+            protocol="tcp",
+            dashboard_address=":0",
+            silence_logs=logging.CRITICAL,
+        ) as other,
+        pytest.raises(ClusterError, match=why),
+    ):
+        Cluster(other.scheduler_address, JOBS, project)
+    assert not list(project.results.glob(".shared.*"))
+
+
+def test_a_worker_that_does_not_see_the_project(
+    local: LocalCluster, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "touch", lambda *_, **__: None)  # to their eyes
+    with pytest.raises(
+        ClusterError, match=r"tcp://\S+ does not see \S+/\.shared"
+    ) as told:
+        Cluster(local.scheduler_address, JOBS, project)
+    assert str(told.value).count("\n- tcp://") == 2, "each of them is named"
+
+
+def test_a_worker_that_does_not_see_the_data(
+    local: LocalCluster, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LNLIB_DATA", "/nowhere")
+    with pytest.raises(ClusterError, match="does not see /nowhere: "):
+        Cluster(local.scheduler_address, JOBS, project)
+
+
+def test_a_worker_with_other_versions(
+    local: LocalCluster, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other(*_: Any) -> dict[str, str]:
+        return surroundings(["one"], project) | {"torch": "0.1"}
+
+    monkeypatch.setattr(cluster, "surroundings", other)
+    with pytest.raises(ClusterError, match=r"has other versions \(torch 0\.1 -> 2\."):
+        Cluster(local.scheduler_address, JOBS, project)
+
+
+def test_a_worker_that_comes_later_is_looked_at_too(
+    local: LocalCluster, project: Project
+) -> None:
+    with Cluster(local.scheduler_address, JOBS, project) as here:
+        here._fault = lambda: "is strange"
+        (first, second) = here.run(JOBS)
+    for outcome in (first, second):
+        assert outcome.error is not None
+        assert outcome.error.endswith(" is strange")
+        assert outcome.error.startswith("worker tcp://")
