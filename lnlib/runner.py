@@ -25,7 +25,7 @@ import psutil  # type: ignore[import-untyped]
 from joblib import Parallel, delayed
 
 from lnlib.choices import choose
-from lnlib.claims import DEVICES, RUN_MIME, TIERS, check_seed
+from lnlib.claims import DEVICES, RUN_MIME, TIERS, StudyError, check_seed
 from lnlib.results import (
     DEFAULTS,
     DamagedResult,
@@ -34,6 +34,7 @@ from lnlib.results import (
     ProjectError,
     bundles,
     code_cells,
+    failed_path,
     inputs,
     read_notebook,
     read_result,
@@ -49,6 +50,7 @@ from lnlib.results import (
 BUDGETS = {"quick": 45, "book": 180, "full": 900}  # seconds of one core
 LIMITS = {tier: 10 * seconds for tier, seconds in BUDGETS.items()}  # a hung kernel
 BOOK_TIERS = {"book": "", "quick": "test"}  # where below _build the book has its cache
+ENDED = ("fresh", "failed: ")  # what need not run again
 LOST = "a process was killed from outside, or out of memory; try --jobs 1"
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -67,7 +69,7 @@ def plan(
     studies: Sequence[str] = (),
     *,
     tier: str = "book",
-    seed: int = 0,
+    seeds: Sequence[int] = (0,),
     control: str = "none",
     device: str = "cpu",
 ) -> list[Job]:
@@ -82,7 +84,8 @@ def plan(
     known = project.studies()
     choose("tier", tier, TIERS)
     choose("device", device, DEVICES)
-    check_seed(seed)
+    for seed in seeds:
+        check_seed(seed)
     chosen = [choose("study", name, known) for name in studies] or known
     controls = {name: ["none", *project.record(name).controls] for name in chosen}
     valid = ["all", *dict.fromkeys(c for own in controls.values() for c in own)]
@@ -93,7 +96,7 @@ def plan(
             choose(f"control of {name}", control, own)
         _check_parameters(project.notebook(name))
         names = [c for c in own if control in (c, "all")]
-        jobs += [Job(name, tier, seed, c, device) for c in names]
+        jobs += [Job(name, tier, s, c, device) for s in seeds for c in names]
     return jobs
 
 
@@ -123,7 +126,7 @@ def _check_parameters(path: Path) -> None:
 
 
 @contextmanager
-def _environment(settings: Mapping[str, str]) -> Iterator[None]:
+def environment(settings: Mapping[str, str]) -> Iterator[None]:
     """Set environment variables, which kernels inherit, and take them back."""
     before = dict(os.environ)
     os.environ.update(settings)
@@ -179,22 +182,30 @@ def execute(
 ) -> Outcome:
     """Bring the result of a job up to date, and say whether it stands.
 
-    A fresh result is kept; with `force`, until its study has run again, or failed.  Any
-    other is discarded first.  `limit` is the longest a run may take, in seconds.  A
-    process executes one job at a time.
+    A fresh result is kept; with `force`, until its study has run again, or failed.  So
+    is the failure of a study that closed with these inputs.  Any other is discarded
+    first.  `limit` is the longest a run may take, in seconds.  A process executes one
+    job at a time.
     """
     path = result_path(job, project)
     started = time.monotonic()
     error = None
     try:
-        if force or status(job, project) != "fresh":  # else nothing is written
+        state = status(job, project)
+        if force or not state.startswith(ENDED):  # else nothing is written
             path.parent.mkdir(parents=True, exist_ok=True)
             with _lock(path.with_name(f".{path.stem}.lock")):  # a second run waits
                 state = status(job, project)
                 if state != "fresh":
                     path.unlink(missing_ok=True)
-                if force or state != "fresh":
+                if force or not state.startswith(ENDED):
+                    state = "run"
                     error = _execute(job, project, path, limit or LIMITS[job.tier])
+        if state.startswith("failed: "):
+            error = (
+                f"{state.removeprefix('failed: ')}\nIts traceback is in "
+                f"{failed_path(job, project)}; --force runs it again"
+            )
         if error is None:
             result = read_result(path, project)
             error = "; ".join(surprises(result, project.record(job.study))) or None
@@ -210,7 +221,7 @@ def _execute(job: Job, project: Project, path: Path, limit: float) -> str | None
     import papermill  # takes a second
 
     source = project.notebook(job.study)
-    failed = path.with_suffix(".failed.ipynb")
+    failed = failed_path(job, project)
     for old in [failed, *path.parent.glob(f".{path.stem}.*.partial.ipynb")]:
         old.unlink(missing_ok=True)
     partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.partial.ipynb")
@@ -221,7 +232,7 @@ def _execute(job: Job, project: Project, path: Path, limit: float) -> str | None
     start = _clocks()
     try:
         about = asdict(job) | {"inputs": inputs(job, project)}
-        with _environment(settings), _deadline(limit) as expired:
+        with environment(settings), _deadline(limit) as expired:
             papermill.execute_notebook(
                 source,
                 partial,
@@ -245,9 +256,15 @@ def _execute(job: Job, project: Project, path: Path, limit: float) -> str | None
             return f"did not start: {_reason(error)}"
         if not (expired.is_set() or type(error).__name__ == "DeadKernelError"):
             path.unlink(missing_ok=True)  # a forced run contradicts it
-        partial.replace(failed)
         why = f"ran longer than {limit:g} s" if expired.is_set() else _reason(error)
-        return f"{_stopped_at(failed)}: {why}\nIts traceback is in {failed}"
+        why = f"{_stopped_at(partial)}: {why}"
+        if getattr(error, "ename", "") == StudyError.__name__:
+            with suppress(ValueError):  # it did not close: nothing was judged
+                seal(
+                    partial, about | {"error": why} | _closed_as(job, partial, project)
+                )
+        partial.replace(failed)
+        return f"{why}\nIts traceback is in {failed}"
     finally:
         partial.unlink(missing_ok=True)
     return None
@@ -299,16 +316,20 @@ def expected_seconds(job: Job, project: Project) -> float:
     return BUDGETS[job.tier] / (1 if job.control == "none" else 2)
 
 
+def longest_first(jobs: Iterable[Job], project: Project) -> list[Job]:
+    """Return jobs in the order in which to start them, so that none ends alone."""
+    return sorted(jobs, key=lambda job: -expected_seconds(job, project))
+
+
 def run(
     jobs: Iterable[Job], project: Project, *, workers: int, force: bool = False
 ) -> Iterator[Outcome]:
     """Execute jobs in `workers` processes, the longest first; yield as they end.
 
-    The processes are those of joblib's current backend: inside
-    `joblib.parallel_config("dask")` they are those of a Dask cluster.  When one of them
-    is killed, joblib ends the others, too.
+    On other machines :mod:`lnlib.cluster` does the same.  When one of the processes is
+    killed, joblib ends the others, too.
     """
-    longest = sorted(jobs, key=lambda job: -expected_seconds(job, project))
+    longest = longest_first(jobs, project)
     workers = max(1, min(workers, len(longest)))
     tasks = (delayed(execute)(job, project, force=force) for job in longest)
     how: dict[str, Any] = {"return_as": "generator_unordered", "batch_size": 1}

@@ -66,7 +66,8 @@ def no_result(project: Project, job: Job = ONE) -> bool:
     """Say whether nothing that could pass for a result was left."""
     names = {path.name for path in path_of(project).parent.iterdir()}
     allowed = {f"{job.name}.failed.ipynb", f".{job.name}.lock"}
-    return status(job, project) == "missing" and names <= allowed
+    state = status(job, project)
+    return state.startswith(("missing", "failed: ")) and names <= allowed
 
 
 # ------------------------------------------------------------- runs that fail
