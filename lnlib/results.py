@@ -134,9 +134,26 @@ def result_path(job: Job, project: Project) -> Path:
     return project.results / job.tier / f"{job.name}.ipynb"
 
 
+def failed_path(job: Job, project: Project) -> Path:
+    """Return where the notebook of a run that failed is left."""
+    return result_path(job, project).with_suffix(".failed.ipynb")
+
+
 def read_notebook(path: Path) -> Any:
-    """Return the notebook at `path`, in version 4 of the format."""
-    return nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    """Return the notebook at `path`, in version 4 of the format.
+
+    Raises:
+        OSError: there is none, or it cannot be read.
+        ProjectError: it is no notebook.
+    """
+    try:
+        return nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    except OSError:
+        raise
+    except Exception as error:  # of JSON, of Unicode, of nbformat
+        raise ProjectError(
+            f"{path} must be a notebook: {error}. Mend it, or take it from git again"
+        ) from error
 
 
 def write_notebook(notebook: Any, path: Path) -> None:
@@ -219,7 +236,7 @@ def inputs(job: Job, project: Project) -> dict[str, str]:
     return parameters | code | surroundings([job.study], project)
 
 
-def _changes(old: Mapping[str, str], new: Mapping[str, str]) -> str:
+def changes(old: Mapping[str, str], new: Mapping[str, str]) -> str:
     """Say in words what differs between two sets of inputs."""
     told = []
     for name in sorted(old.keys() | new.keys()):
@@ -231,24 +248,45 @@ def _changes(old: Mapping[str, str], new: Mapping[str, str]) -> str:
 
 
 def status(job: Job, project: Project) -> str:
-    """Return "fresh", "missing", "stale: why" or "damaged: why".
+    """Return "fresh", "missing", "stale: why", "damaged: why" or "failed: why".
 
-    The result of a notebook that is no Python any more is stale.
+    The result of a notebook that is no Python any more is stale.  A study has failed,
+    and need not run again, if it closed with these inputs and did not stand: with
+    another verdict than the expected one, say.
+    """
+    return standing(job, project)[0]
+
+
+def standing(job: Job, project: Project) -> tuple[str, Result | None]:
+    """Return the status of a job, and what was measured if it is fresh or has failed.
+
+    What a failed run measured is no result of the study: no page shows it.  It is an
+    answer all the same to how often a verdict comes out (:mod:`lnlib.stability`).
     """
     path = result_path(job, project)
-    if not path.exists():
-        return "missing"
+    if path.exists():
+        return _standing(path, job, project)
+    path = failed_path(job, project)
+    if path.exists():
+        _, found = _standing(path, job, project, failed=True)
+        if found is not None:
+            return f"failed: {found.seal['error']}", found
+    return "missing", None
+
+
+def _standing(
+    path: Path, job: Job, project: Project, *, failed: bool = False
+) -> tuple[str, Result | None]:
     try:
-        notebook = _unseal(path, project)
-        changes = _changes(notebook.metadata.lnlib.inputs, inputs(job, project))
-        if changes:
-            return f"stale: {changes}"
-        _result(path, notebook, project)
+        notebook = _unseal(path, project, failed=failed)
+        differ = changes(notebook.metadata.lnlib.inputs, inputs(job, project))
+        if differ:
+            return f"stale: {differ}", None
+        return "fresh", _result(path, notebook, project)
     except DamagedResult as error:
-        return f"damaged: {error}"
+        return f"damaged: {error}", None
     except ProjectError as error:
-        return f"stale: {error}"
-    return "fresh"
+        return f"stale: {error}", None
 
 
 # ------------------------------------------------------------- seal and verdicts
@@ -303,12 +341,16 @@ def seal(path: Path, about: Mapping[str, Any]) -> None:
     write_notebook(notebook, path)
 
 
-def _unseal(path: Path, project: Project) -> Any:
-    """Return the notebook at `path` if it is as its run wrote it."""
+def _unseal(path: Path, project: Project, *, failed: bool = False) -> Any:
+    """Return the notebook at `path` if it is as its run wrote it.
+
+    The seal of a run that failed has its `error`, so that it is no result by any name.
+    """
     try:
         notebook = read_notebook(path)
         found = notebook.metadata.lnlib.content
-    except Exception as error:  # of JSON, of Unicode, of nbformat, or a lost key
+        dict(notebook.metadata.lnlib.inputs)
+    except Exception as error:  # of the file, or of a seal that lacks a key
         raise DamagedResult(f"{path} is not a whole result: {error!r}") from error
     if found != _content(notebook):
         try:
@@ -317,6 +359,8 @@ def _unseal(path: Path, project: Project) -> Any:
         except DamagedResult as error:
             why = str(error)
         raise DamagedResult(f"{path} was changed after its run: {why}")
+    if ("error" in notebook.metadata.lnlib) != failed:
+        raise DamagedResult(f"{path} must {'not ' * (not failed)}be a run that failed")
     return notebook
 
 

@@ -15,6 +15,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,14 +25,16 @@ import psutil  # type: ignore[import-untyped]
 from joblib import Parallel, delayed
 
 from lnlib.choices import choose
-from lnlib.claims import DEVICES, RUN_MIME, TIERS, check_seed
+from lnlib.claims import DEVICES, RUN_MIME, TIERS, StudyError, check_seed
 from lnlib.results import (
     DEFAULTS,
+    DamagedResult,
     Job,
     Project,
     ProjectError,
     bundles,
     code_cells,
+    failed_path,
     inputs,
     read_notebook,
     read_result,
@@ -47,6 +50,8 @@ from lnlib.results import (
 BUDGETS = {"quick": 45, "book": 180, "full": 900}  # seconds of one core
 LIMITS = {tier: 10 * seconds for tier, seconds in BUDGETS.items()}  # a hung kernel
 BOOK_TIERS = {"book": "", "quick": "test"}  # where below _build the book has its cache
+ENDED = ("fresh", "failed: ")  # what need not run again
+LOST = "a process was killed from outside, or out of memory; try --jobs 1"
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -64,7 +69,7 @@ def plan(
     studies: Sequence[str] = (),
     *,
     tier: str = "book",
-    seed: int = 0,
+    seeds: Sequence[int] = (0,),
     control: str = "none",
     device: str = "cpu",
 ) -> list[Job]:
@@ -79,7 +84,8 @@ def plan(
     known = project.studies()
     choose("tier", tier, TIERS)
     choose("device", device, DEVICES)
-    check_seed(seed)
+    for seed in seeds:
+        check_seed(seed)
     chosen = [choose("study", name, known) for name in studies] or known
     controls = {name: ["none", *project.record(name).controls] for name in chosen}
     valid = ["all", *dict.fromkeys(c for own in controls.values() for c in own)]
@@ -90,7 +96,7 @@ def plan(
             choose(f"control of {name}", control, own)
         _check_parameters(project.notebook(name))
         names = [c for c in own if control in (c, "all")]
-        jobs += [Job(name, tier, seed, c, device) for c in names]
+        jobs += [Job(name, tier, s, c, device) for s in seeds for c in names]
     return jobs
 
 
@@ -120,7 +126,7 @@ def _check_parameters(path: Path) -> None:
 
 
 @contextmanager
-def _environment(settings: Mapping[str, str]) -> Iterator[None]:
+def environment(settings: Mapping[str, str]) -> Iterator[None]:
     """Set environment variables, which kernels inherit, and take them back."""
     before = dict(os.environ)
     os.environ.update(settings)
@@ -176,19 +182,37 @@ def execute(
 ) -> Outcome:
     """Bring the result of a job up to date, and say whether it stands.
 
-    A fresh result is kept unless `force`; any other is discarded first.  `limit` is the
-    longest a run may take, in seconds.  A process executes one job at a time.
+    A fresh result is kept; with `force`, until its study has run again, or failed.  So
+    is the failure of a study that closed with these inputs.  Any other is discarded
+    first.  `limit` is the longest a run may take, in seconds.  A process executes one
+    job at a time.
     """
     path = result_path(job, project)
-    path.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     error = None
-    with _lock(path.with_name(f".{path.stem}.lock")):  # a second run waits, then skips
-        if force or status(job, project) != "fresh":
-            error = _execute(job, project, path, limit or LIMITS[job.tier])
+    try:
+        state = status(job, project)
+        if force or not state.startswith(ENDED):  # else nothing is written
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with _lock(path.with_name(f".{path.stem}.lock")):  # a second run waits
+                state = status(job, project)
+                if state != "fresh":
+                    path.unlink(missing_ok=True)
+                if force or not state.startswith(ENDED):
+                    state = "run"
+                    error = _execute(job, project, path, limit or LIMITS[job.tier])
+        if state.startswith("failed: "):
+            error = (
+                f"{state.removeprefix('failed: ')}\nIts traceback is in "
+                f"{failed_path(job, project)}; --force runs it again"
+            )
         if error is None:
             result = read_result(path, project)
             error = "; ".join(surprises(result, project.record(job.study))) or None
+    except OSError as trouble:
+        error = _no_room(trouble, path)
+    except DamagedResult as trouble:  # another run has discarded it just now
+        error = str(trouble)
     return Outcome(job, error, time.monotonic() - started)
 
 
@@ -197,8 +221,8 @@ def _execute(job: Job, project: Project, path: Path, limit: float) -> str | None
     import papermill  # takes a second
 
     source = project.notebook(job.study)
-    failed = path.with_suffix(".failed.ipynb")
-    for old in [path, failed, *path.parent.glob(f".{path.stem}.*.partial.ipynb")]:
+    failed = failed_path(job, project)
+    for old in [failed, *path.parent.glob(f".{path.stem}.*.partial.ipynb")]:
         old.unlink(missing_ok=True)
     partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.partial.ipynb")
     settings = dict.fromkeys(THREADS, "1")
@@ -208,7 +232,7 @@ def _execute(job: Job, project: Project, path: Path, limit: float) -> str | None
     start = _clocks()
     try:
         about = asdict(job) | {"inputs": inputs(job, project)}
-        with _environment(settings), _deadline(limit) as expired:
+        with environment(settings), _deadline(limit) as expired:
             papermill.execute_notebook(
                 source,
                 partial,
@@ -226,11 +250,21 @@ def _execute(job: Job, project: Project, path: Path, limit: float) -> str | None
         seal(partial, about | _closed_as(job, partial, project))
         partial.replace(path)
     except Exception as error:  # whatever it is, there is no result
+        if isinstance(error, OSError) and not isinstance(error, TimeoutError):
+            return _no_room(error, path)
         if not partial.exists():
             return f"did not start: {_reason(error)}"
-        partial.replace(failed)
+        if not (expired.is_set() or type(error).__name__ == "DeadKernelError"):
+            path.unlink(missing_ok=True)  # a forced run contradicts it
         why = f"ran longer than {limit:g} s" if expired.is_set() else _reason(error)
-        return f"{_stopped_at(failed)}: {why}\nIts traceback is in {failed}"
+        why = f"{_stopped_at(partial)}: {why}"
+        if getattr(error, "ename", "") == StudyError.__name__:
+            with suppress(ValueError):  # it did not close: nothing was judged
+                seal(
+                    partial, about | {"error": why} | _closed_as(job, partial, project)
+                )
+        partial.replace(failed)
+        return f"{why}\nIts traceback is in {failed}"
     finally:
         partial.unlink(missing_ok=True)
     return None
@@ -252,7 +286,16 @@ def _reason(error: Exception) -> str:
     if type(error).__name__ == "DeadKernelError":
         return "the kernel died: killed from outside, or out of memory"
     name = getattr(error, "ename", type(error).__name__)
-    return f"{name}: {getattr(error, 'evalue', error)}"
+    why = str(getattr(error, "evalue", error)) or "it gave no reason; out of memory?"
+    return f"{name}: {why}"
+
+
+def _no_room(error: OSError, path: Path) -> str:
+    """Say that a result could not be written, and what to do."""
+    return (
+        f"{_reason(error)}\nThe folder {path.parent} must be there, be writable and "
+        "have room. Mend it, or name another with --results"
+    )
 
 
 def _stopped_at(path: Path) -> str:
@@ -273,19 +316,32 @@ def expected_seconds(job: Job, project: Project) -> float:
     return BUDGETS[job.tier] / (1 if job.control == "none" else 2)
 
 
+def longest_first(jobs: Iterable[Job], project: Project) -> list[Job]:
+    """Return jobs in the order in which to start them, so that none ends alone."""
+    return sorted(jobs, key=lambda job: -expected_seconds(job, project))
+
+
 def run(
     jobs: Iterable[Job], project: Project, *, workers: int, force: bool = False
 ) -> Iterator[Outcome]:
     """Execute jobs in `workers` processes, the longest first; yield as they end.
 
-    The processes are those of joblib's current backend: inside
-    `joblib.parallel_config("dask")` they are those of a Dask cluster.
+    On other machines :mod:`lnlib.cluster` does the same.  When one of the processes is
+    killed, joblib ends the others, too.
     """
-    longest = sorted(jobs, key=lambda job: -expected_seconds(job, project))
+    longest = longest_first(jobs, project)
     workers = max(1, min(workers, len(longest)))
     tasks = (delayed(execute)(job, project, force=force) for job in longest)
     how: dict[str, Any] = {"return_as": "generator_unordered", "batch_size": 1}
-    yield from Parallel(n_jobs=workers, **how)(tasks)
+    left = [*longest]
+    try:
+        for outcome in Parallel(n_jobs=workers, **how)(tasks):
+            left.remove(outcome.job)
+            yield outcome
+    except BrokenProcessPool:
+        for job in left:
+            if status(job, project) != "fresh":
+                yield Outcome(job, LOST)
 
 
 # ------------------------------------------------------------- the book's cache
@@ -312,6 +368,7 @@ def cache_result(job: Job, cache: Path, project: Project) -> None:
 
     Raises:
         ValueError: the job is not the default one, or its result is not fresh.
+        OSError: the cache cannot be written.
     """
     from jupyter_cache import get_cache
     from jupyter_cache.base import CacheBundleIn
@@ -337,8 +394,11 @@ def cache_result(job: Job, cache: Path, project: Project) -> None:
     }
     cache.mkdir(parents=True, exist_ok=True)
     with _lock(cache / ".lock"):  # jupyter-cache has none
-        get_cache(cache).cache_notebook_bundle(
-            CacheBundleIn(notebook, str(source), data=data),
-            overwrite=True,
-            check_validity=False,
-        )
+        try:
+            get_cache(cache).cache_notebook_bundle(
+                CacheBundleIn(notebook, str(source), data=data),
+                overwrite=True,
+                check_validity=False,
+            )
+        except Exception as error:  # its database has errors of its own
+            raise OSError(f"{cache}: {error}") from error

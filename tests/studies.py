@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,12 +132,18 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
 
 
-def lnlib(project: Project, *words: str, **more: Any) -> subprocess.Popen[str]:
-    """Start `python -m lnlib` in the project."""
+def lnlib(
+    project: Project,
+    *words: str,
+    prefix: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+    **more: Any,
+) -> subprocess.Popen[str]:
+    """Start `python -m lnlib` in the project, by the command `prefix`."""
     return subprocess.Popen(
-        [sys.executable, "-m", "lnlib", *words],
+        [*prefix, sys.executable, "-m", "lnlib", *words],
         cwd=project.root,
-        env=os.environ | {"PYTHONPATH": str(project.root)},
+        env=os.environ | {"PYTHONPATH": str(project.root)} | (env or {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -205,7 +205,7 @@ def test_a_notebook_that_changes_while_it_runs(
     add_study(project, "one", work=f"{work}\n1 + 1")
     assert cli.main(["run", "--tier", "quick"]) == 1
     said = capsys.readouterr().out
-    assert "FAILED one (quick): stale: code cells changed while it ran" in said
+    assert "FAILED one (quick): stale: code cells changed when its run " in said
     assert "1 run, 0 fresh, 1 failed" in said
 
 

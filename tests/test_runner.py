@@ -66,7 +66,8 @@ def no_result(project: Project, job: Job = ONE) -> bool:
     """Say whether nothing that could pass for a result was left."""
     names = {path.name for path in path_of(project).parent.iterdir()}
     allowed = {f"{job.name}.failed.ipynb", f".{job.name}.lock"}
-    return status(job, project) == "missing" and names <= allowed
+    state = status(job, project)
+    return state.startswith(("missing", "failed: ")) and names <= allowed
 
 
 # ------------------------------------------------------------- runs that fail
@@ -534,6 +535,12 @@ def test_seal_counts_the_kernel_s_time(finished: Project) -> None:
     seal = read_result(path_of(finished), finished).seal
     assert 0.3 < seal["cpu_seconds"] < 60
     assert seal["seconds"] > 0
+
+
+def test_a_reason_is_never_empty() -> None:
+    """A kernel without memory may fail to say why."""
+    assert runner._reason(ZeroDivisionError("no")) == "ZeroDivisionError: no"
+    assert runner._reason(RuntimeError()).endswith("no reason; out of memory?")
 
 
 def test_one_thread_in_each_kernel(

@@ -18,7 +18,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
@@ -43,7 +43,7 @@ from sphinx.errors import ExtensionError
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
-from lnlib import claims, runner
+from lnlib import claims, runner, stability
 from lnlib.choices import choose
 from lnlib.registry import (
     Claim,
@@ -66,6 +66,8 @@ CHANGES = Path(__file__).resolve().parents[1] / "verdict_changes.yml"
 REACH = Path(__file__).resolve().parents[1] / "reach"
 REFERENCES = "book/references"
 DISPUTE = "book/changes"
+STABILITY = Path(__file__).resolve().parents[1] / "stability.json"
+VERDICTS, SEEDS = "book/verdicts", "over-seeds"
 TEXTS = {"chapter": "book/sources/chapter", "glossary": "book/sources/glossary"}
 
 logger = logging.getLogger(__name__)
@@ -76,13 +78,19 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StudyResult:
-    """What the executed notebook of one study says; empty when it was not run."""
+    """What the executed notebook of one study says; empty when it was not run.
+
+    `seeds` is what its claims came out as at other seeds, if that was measured;
+    `outdated` says that it was, with other inputs than the present ones.
+    """
 
     record: StudyRecord
     docname: str
     bundles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     run: Mapping[str, Any] = field(default_factory=dict)
     day: str = ""  # on which it ran, as in 2026-11-27, in UTC
+    seeds: stability.Stability | None = None
+    outdated: bool = False
 
     def verdict(self, claim: Claim) -> str:
         """Return the verdict of the claim, or "not run"."""
@@ -156,11 +164,28 @@ def studies(env: BuildEnvironment) -> Studies:
 def results(app: Sphinx) -> dict[str, StudyResult]:
     """Return the results of all studies, read once per build."""
     if app not in _RESULTS:
+        measured = stability.load(STABILITY)
         _RESULTS[app] = {
-            name: read_study(app.env, record, docname)
+            name: with_seeds(
+                read_study(app.env, record, docname),
+                measured.get(name),
+                project_of(app.env),
+            )
             for name, (record, docname) in studies(app.env).items()
         }
     return _RESULTS[app]
+
+
+def with_seeds(
+    result: StudyResult, measured: stability.Stability | None, project: Project
+) -> StudyResult:
+    """Return a result with its stability over seeds, if that is of these inputs."""
+    if measured is None:
+        return result
+    now = stability.digest(result.record.study, measured.tier, project)
+    if measured.inputs != now:
+        return replace(result, outdated=True)
+    return replace(result, seeds=measured)
 
 
 # ------------------------------------------------------------------ decisions
@@ -396,6 +421,21 @@ def badges(result: StudyResult, claim: Claim) -> str:
     )
 
 
+def over_seeds(result: StudyResult, claim: Claim) -> str:
+    """Return at how many seeds the expected verdict came; "" if not measured."""
+    found = result.seeds
+    if found is None or not found.counts(claim):
+        return ""
+    count = f"{found.given(claim)} of {len(found.seeds)} seeds"
+    told = f"{stability.wanted(claim, found.tier)} at {count}, tier {found.tier}"
+    if others := found.others(claim):
+        told += f"; {others}"
+    return (
+        f'<span class="lnlib-seeds" data-stable="{str(found.stable(claim)).lower()}" '
+        f'title="{escape(told, quote=True)}">{count}</span>'
+    )
+
+
 def told(result: StudyResult, claim: Claim) -> str:
     """Return the finding, or why there is none."""
     finding = result.finding(claim)
@@ -442,7 +482,8 @@ def claim_html(page: Page, result: StudyResult, claim: Claim, more: str = "") ->
         f'<li data-claim="{claim.id}" data-verdict="{result.verdict(claim)}">'
         f'<div class="lnlib-mark">{badges(result, claim)}</div><div>'
         f'<p class="lnlib-says">{escape(claim.says)}</p>'
-        f"<p>{told(result, claim)} {page.place(result, claim)}</p>{more}</div></li>"
+        f"<p>{told(result, claim)} {over_seeds(result, claim)} "
+        f"{page.place(result, claim)}</p>{more}</div></li>"
     )
 
 
@@ -567,7 +608,8 @@ def compact_html(page: Page, found: Sequence[StudyResult]) -> str:
         rows = "".join(
             f'<tr data-claim="{claim.id}" data-verdict="{result.verdict(claim)}">'
             f"<td>{badges(result, claim)}</td>"
-            f'<td><a href="{page.judged(result, claim)}">{escape(claim.says)}</a></td>'
+            f'<td><a href="{page.judged(result, claim)}">{escape(claim.says)}</a> '
+            f"{over_seeds(result, claim)}</td>"
             f"<td>{' '.join(effect_html(claim, e) for e in effects(result, claim))}"
             "</td></tr>"
             for claim in result.record.claims
@@ -582,9 +624,57 @@ def compact_html(page: Page, found: Sequence[StudyResult]) -> str:
         f'<th scope="col">{name}</th>' for name in ("Verdict", "Claim", "Measured")
     )
     return (
-        f'<div class="lnlib-board">{counts(found)}<table class="lnlib-compact">'
+        f'<div class="lnlib-board">{counts(found)}'
+        f'<p class="lnlib-aside">{seeds_told(found)} '
+        f'<a href="{page.link(VERDICTS, SEEDS)}">More.</a></p>'
+        '<table class="lnlib-compact">'
         f"<thead><tr>{heads}</tr></thead>{''.join(groups)}</table></div>"
     )
+
+
+def seeds_told(found: Sequence[StudyResult]) -> str:
+    """Return in a sentence or two how stable the verdicts are over seeds."""
+    measured = [r for r in found if r.seeds is not None]
+    if not measured:
+        return "Over seeds: not measured."
+    counted = [(r.seeds, c) for r in measured for c in r.record.claims]
+    judged = [(s, c) for s, c in counted if s is not None and s.counts(c)]
+    stable = sum(s.stable(c) for s, c in judged)
+    how = sorted({f"tier {s.tier}, {len(s.seeds)} seeds" for s, _ in judged})
+    parts = [
+        f"Over seeds ({'; '.join(how)}): {stable} of {len(judged)} claims came out as "
+        "expected at every one."
+    ] * bool(judged)
+    unjudged = len(counted) - len(judged)
+    parts += [f"Of a higher tier, and not measured: {unjudged}."] * bool(unjudged)
+    missing = f"{len(found) - len(measured)} of {len(found)} studies"
+    parts += [f"Not measured in {missing}."] * (len(measured) < len(found))
+    return " ".join(parts)
+
+
+def stability_html(page: Page, found: Sequence[StudyResult]) -> str:
+    """Return the claims that some seed did not bear out, and what was not measured."""
+    rows = "".join(
+        f'<li data-claim="{claim.id}" data-verdict="{result.verdict(claim)}">'
+        f"<p>{badges(result, claim)} {over_seeds(result, claim)} "
+        f'<a href="{page.judged(result, claim)}"><code>{claim.id}</code></a></p>'
+        f"<p>{escape(result.seeds.others(claim))}</p></li>"
+        for result in found
+        for claim in result.record.claims
+        if result.seeds
+        and result.seeds.counts(claim)
+        and not result.seeds.stable(claim)
+    )
+    lines = [seeds_told(found)]
+    for why, studies_of in (
+        ("Not measured", [r for r in found if not r.seeds and not r.outdated]),
+        ("Not measured since they changed", [r for r in found if r.outdated]),
+    ):
+        titles = "; ".join(r.record.title for r in studies_of)
+        lines += [f"{why}: {escape(titles)}."] * bool(titles)
+    told = "".join(f"<p>{line}</p>" for line in lines)
+    listed = f'<ul class="lnlib-advice">{rows}</ul>' if rows else ""
+    return f'<div class="lnlib-board">{told}{listed}</div>'
 
 
 def board_html(page: Page, result: StudyResult) -> str:
@@ -606,8 +696,8 @@ def board_html(page: Page, result: StudyResult) -> str:
     return (
         f'<div class="lnlib-board"><p>{escape(result.record.question)} '
         f'<a href="{page.link(result.docname)}">Read the chapter.</a> '
-        f'<span class="lnlib-aside">Source: {escape("; ".join(headings(result)))}.'
-        f"</span></p>{counts([result])}"
+        f'<span class="lnlib-aside">Source: {escape("; ".join(headings(result)))}. '
+        f"{seeds_told([result])}</span></p>{counts([result])}"
         f'<ul class="lnlib-claims">{"".join(rows)}</ul></div>'
     )
 
@@ -831,6 +921,16 @@ class Status(_Part):
         return [self.place("status")]
 
 
+class VerdictStability(_Part):
+    """`verdict-stability`: the claims that did not come out the same at every seed."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return the placeholder."""
+        if STABILITY.exists():
+            self.env.note_dependency(str(STABILITY))
+        return [self.place("stability")]
+
+
 class VerdictChanges(_Part):
     """`verdict-changes`: the claims whose expected verdict has changed."""
 
@@ -856,6 +956,7 @@ def html_of(app: Sphinx, page: Page, node: Placeholder) -> str:
         "compact": compact_html,
         "provenance": provenance_html,
         "changes": changes_html,
+        "stability": stability_html,
         "status": status_html,
     }
     return parts[node["part"]](page, everything)
@@ -948,8 +1049,13 @@ def showing(env: BuildEnvironment) -> set[str]:
 
 
 def rewrite(app: Sphinx, env: BuildEnvironment) -> list[str]:
-    """Write every page that shows results again: any notebook may have changed."""
-    results(app)
+    """Write every page that shows results again: any notebook may have changed.
+
+    By now each has its result, or else the cache was taken away under way.
+    """
+    for name, result in results(app).items():
+        if not result.run:
+            logger.warning("study %s must have a result: build the book again", name)
     return sorted(showing(env) & env.found_docs)
 
 
@@ -1023,6 +1129,7 @@ def write_json(app: Sphinx, error: Exception | None) -> None:
                 "title": result.record.title,
                 "page": app.builder.get_target_uri(result.docname),
                 "run": {k: v for k, v in result.run.items() if k != "expected"},
+                "seeds": result.seeds and result.seeds.model_dump(mode="json"),
                 "claims": [
                     {
                         "claim": claim.id,
@@ -1055,6 +1162,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("decisions", Decisions)
     app.add_directive("provenance", Provenance)
     app.add_directive("status", Status)
+    app.add_directive("verdict-stability", VerdictStability)
     app.add_directive("verdict-changes", VerdictChanges)
     app.connect("config-inited", configure, priority=100)
     app.connect("env-before-read-docs", refuse_missing)

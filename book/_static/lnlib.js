@@ -35,7 +35,7 @@ function animate(table) {
       group,
       field: group.dataset.field,
       verdict: row.dataset.verdict,
-      says: row.cells[1].innerText,
+      says: row.cells[1].querySelector("a").innerText,
     })),
   );
   const sorted = document.createElement("tbody");
