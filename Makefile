@@ -9,6 +9,8 @@ JOBS ?= 2
 LAB_OPTIONS ?=
 PYTEST_OPTIONS ?=
 LOCK_OPTIONS ?=
+# The base seeds of `make stability`.
+SEEDS ?= 0:20
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -18,13 +20,14 @@ UV := _build/uv/bin/uv
 export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf test bench lint lab lock clean clean-all
+.PHONY: help book pdf test verdicts stability bench lint lab lock clean clean-all
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "  PYTHON=python3.12          the Python to use (3.11 to 3.13), for a new .venv"
 	@echo "  TORCH_INDEX=ADDRESS        where to take torch from, for a new .venv"
+	@echo "  SEEDS=0:20                 base seeds, for make stability"
 	@echo "  JOBS=2                     processes at a time"
 
 $(READY): requirements.lock requirements-torch.txt pyproject.toml
@@ -72,6 +75,14 @@ pdf: book ## Print the book as one PDF (needs Chromium or Chrome)
 test: lint ## Lint, type-check, and run every test, notebook and page
 	$(BIN)/python tests/browser.py
 	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_OPTIONS)
+
+verdicts: $(READY) ## Run every study at quick tier and show its verdicts
+	$(BIN)/python -m lnlib run --tier quick --jobs $(JOBS)
+	$(BIN)/python -m lnlib verdicts --tier quick
+
+stability: $(READY) ## Count the verdicts over SEEDS=0:20, for the pages (hours)
+	-$(BIN)/python -m lnlib run --tier quick --seeds $(SEEDS) --jobs $(JOBS)
+	$(BIN)/python -m lnlib verdicts --tier quick --seeds $(SEEDS) --json book/stability.json
 
 bench: $(READY) ## Measure the speed of runner and trainer, as ratios
 	$(BIN)/python tests/benchmarks
