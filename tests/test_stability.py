@@ -350,13 +350,6 @@ def test_the_book_s_file_is_of_its_studies() -> None:
 # ------------------------------------------------------------- the pages
 
 
-@pytest.fixture
-def extension(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The module of the book's extension."""
-    monkeypatch.syspath_prepend(HERE / "book" / "_ext")
-    return __import__("lnlib_book")
-
-
 class Pages:
     """What the book would show of the small project, with made-up stability."""
 
@@ -384,6 +377,9 @@ def pages(
 ) -> Pages:
     """The pages, with no measurement yet."""
     monkeypatch.setattr(extension, "load_studies", lambda: {"one": {"field": "F"}})
+    reach = extension.Reach(scale="one number", beyond=())
+    known = {claim.id: reach for claim in project.record("one").claims}
+    monkeypatch.setattr(extension, "load_reach", lambda record: known)
     return Pages(extension, project, tmp_path / "stability.json")
 
 
