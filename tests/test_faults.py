@@ -549,6 +549,9 @@ def setup(app):
 
 
 @pytest.mark.xdist_group("faults")
+CLAIMS = ("mean", "spread")
+
+
 def test_the_cache_is_deleted_while_pages_are_built(
     row: Row, finished: Project, tmp_path: Path
 ) -> None:
@@ -568,12 +571,15 @@ def test_the_cache_is_deleted_while_pages_are_built(
     toc = {"format": "jb-book", "root": "book/intro", "chapters": chapters}
     board = "# Start\n\n```{verdict-board}\n:compact:\n```\n"
     (book / "sources").mkdir()
+    (book / "reach").mkdir()
+    reach = {"scale": "one number", "beyond": []}
     for file, text in {
         "_config.yml": yaml.safe_dump(kept | {"sphinx": sphinx, "html": {}}),
         "_toc.yml": yaml.safe_dump(toc),
         "book/intro.md": board,
         "book/decisions.yml": "[]",
         "book/verdict_changes.yml": "{}",
+        "book/reach/one.yml": yaml.safe_dump({f"one.{c}": reach for c in CLAIMS}),
         "book/sources/studies.yml": yaml.safe_dump(fields),
         "book/_ext/pull.py": PULL,
     }.items():
