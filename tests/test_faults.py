@@ -549,9 +549,6 @@ def setup(app):
 
 
 @pytest.mark.xdist_group("faults")
-CLAIMS = ("mean", "spread")
-
-
 def test_the_cache_is_deleted_while_pages_are_built(
     row: Row, finished: Project, tmp_path: Path
 ) -> None:
@@ -579,7 +576,9 @@ def test_the_cache_is_deleted_while_pages_are_built(
         "book/intro.md": board,
         "book/decisions.yml": "[]",
         "book/verdict_changes.yml": "{}",
-        "book/reach/one.yml": yaml.safe_dump({f"one.{c}": reach for c in CLAIMS}),
+        "book/reach/one.yml": yaml.safe_dump(
+            {f"one.{c}": reach for c in ("mean", "spread")}
+        ),
         "book/sources/studies.yml": yaml.safe_dump(fields),
         "book/_ext/pull.py": PULL,
     }.items():
