@@ -223,8 +223,7 @@ def run_studies(
 ) -> int:
     """Bring results up to date, and hand them to the book."""
     states = {job: status(job, project) for job in jobs}
-    kept = ("fresh", "failed: ")  # a study that closed and failed would fail again
-    due = [job for job in jobs if force or not states[job].startswith(kept)]
+    due = [job for job in jobs if force or not states[job].startswith(runner.ENDED)]
     for job in due:
         discarded = states[job].startswith(("stale", "damaged"))
         say(f"{job}: {states[job]}{' (discarded)' * discarded}")

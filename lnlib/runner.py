@@ -50,7 +50,7 @@ from lnlib.results import (
 BUDGETS = {"quick": 45, "book": 180, "full": 900}  # seconds of one core
 LIMITS = {tier: 10 * seconds for tier, seconds in BUDGETS.items()}  # a hung kernel
 BOOK_TIERS = {"book": "", "quick": "test"}  # where below _build the book has its cache
-ENDED = ("fresh", "failed: ")  # what need not run again
+ENDED = ("fresh", "failed: ")  # a study that closed and failed would fail again
 LOST = "a process was killed from outside, or out of memory; try --jobs 1"
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 

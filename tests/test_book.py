@@ -700,6 +700,29 @@ def test_the_board_shows_what_was_measured(
     tab.close()
 
 
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [(0.0, "0"), (-4.4e-15, "≈ 0"), (2e-6, "2e-06"), (0.123, "0.12"), (190.4, "190")],
+)
+def test_the_board_is_brief(extension: Any, value: float, told: str) -> None:
+    assert extension.brief(value) == told
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_claims_are_restated_within_a_phone(
+    readers: dict[str, Reader], study: str
+) -> None:
+    tab, _ = readers["phone"].open(chapter(study))
+    (table,) = tab.locator("table.lnlib-restated").all()
+    ids = [row.inner_text() for row in table.locator("tbody td:first-child").all()]
+    assert ids == [claim.id for claim in PROJECT.record(study).claims]
+    for refuted in table.locator("tbody td:last-child").all():
+        box = refuted.bounding_box()
+        assert box is not None
+        assert 250 < box["width"] <= 390 - box["x"]
+    tab.close()
+
+
 # ------------------------------------------------------------------ reach
 
 OPENED = """() => [...document.querySelectorAll('.lnlib-claims > li')].map(row => {

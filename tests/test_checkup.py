@@ -81,6 +81,7 @@ def test_a_pool_over_the_axes_of_its_norm_is_found() -> None:
     for norm, dead in ((nn.InstanceNorm2d(8), True), (nn.GroupNorm(1, 8), False)):
         report = examine(convolutional(norm), draw(6, 3, 8, 8))
         assert warned(report, "All samples look alike behind 2") == dead
+        assert warned(report, "their spread is zero, up to rounding.") == dead
     alive = convolutional(nn.InstanceNorm2d(8), pool=False)
     assert not warned(examine(alive, draw(6, 3, 8, 8)), "look alike")
 

@@ -541,8 +541,11 @@ def test_finding_formats(folder: Path) -> None:
     assert text == "1.0 1.00 [0.50, 1.50] 0.5 12"
 
 
-def test_a_zero_has_no_exponent_in_a_finding() -> None:
+def test_a_zero_has_no_exponent_and_no_sign_in_a_finding() -> None:
     zero = make_evidence(stated(bound=0.0), Estimate(0.0, 0.0, 2e-9, 12), "book")
     assert f"{zero:.0e}" == "0"
     assert f"{zero:±.0e}" == "0 [0, 2e-09]"
     assert f"{zero:.2f}" == "0.00"
+    small = make_evidence(stated(bound=0.0), Estimate(-0.001, -0.01, 0.2, 12), "book")
+    assert f"{small:.2f}" == "0.00"
+    assert f"{small:±.2f}" == "0.00 [-0.01, 0.20]"

@@ -59,6 +59,19 @@ def wait_for(path: Path, seconds: float = 60) -> None:
         ("verdicts --tier boook", "Did you mean 'book'?"),
         ("data digit", "data set must be one of digits"),
         ("data --folder /nowhere", "--folder must be a folder; received /nowhere"),
+        ("run --seeds 0-20", "seeds must be whole numbers from 0 to 9999 or half-open"),
+        (
+            "run --seed 1 --seeds 0:2",
+            "not be given together; received --seed 1 --seeds",
+        ),
+        ("run --seeds 0:2 --seed 0", "leave one out"),
+        ("verdicts --seeds 4:2", "'4:2' is empty"),
+        ("verdicts --json x.json", "--json must come with --seeds"),
+        (
+            "verdicts --seeds 0 --json no/x",
+            "--json must be a file in a folder; received",
+        ),
+        ("verdicts --seeds 0 --json lnlib/stats.py", "stats.py must be what `python"),
     ],
 )
 def test_bad_call(

@@ -269,36 +269,6 @@ def test_a_run_over_seeds_is_resumed(
     assert "1 run, 3 fresh, 3 failed" in told
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("run --seeds 0-20", "seeds must be whole numbers from 0 to 9999 or half-open"),
-        (
-            "run --seed 1 --seeds 0:2",
-            "not be given together; received --seed 1 --seeds",
-        ),
-        ("run --seeds 0:2 --seed 0", "leave one out"),
-        ("verdicts --seeds 4:2", "'4:2' is empty"),
-        ("verdicts --json x.json", "--json must come with --seeds"),
-        (
-            "verdicts --seeds 0 --json no/x",
-            "--json must be a file in a folder; received",
-        ),
-        ("verdicts --seeds 0 --json lnlib/stats.py", "stats.py must be what `python"),
-    ],
-)
-def test_bad_call(
-    project: Project,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    words: str,
-    message: str,
-) -> None:
-    monkeypatch.chdir(project.root)
-    assert cli.main(words.split()) == 2
-    assert message in capsys.readouterr().err
-
-
 # ------------------------------------------------------------- the file
 
 

@@ -130,10 +130,10 @@ def read_study(env: BuildEnvironment, record: StudyRecord, docname: str) -> Stud
     notebook = read_notebook(Path(env.doc2path(docname)))
     cache = get_cache(env.config.nb_execution_cache_path)
     try:
-        ran = cache.match_cache_notebook(notebook)
-        _, notebook = cache.merge_match_into_notebook(notebook)
+        key, notebook = cache.merge_match_into_notebook(notebook)
     except KeyError:
         return StudyResult(record, docname)
+    ran = cache.get_cache_record(key)
     ended = (ran.data or {}).get("ended") or ran.created.isoformat()
     judged = {b["claim"]: b for b in verdicts_of(notebook, project_of(env))}
     (run,) = bundles(notebook, claims.RUN_MIME)
