@@ -9,8 +9,9 @@ discarded, so that the next call executes the notebook.
 from __future__ import annotations
 
 import ast
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -31,7 +32,7 @@ from lnlib.results import (
     result_path,
     status,
 )
-from lnlib.runner import execute, expected_seconds, plan
+from lnlib.runner import environment, execute, expected_seconds, plan
 
 
 def moved_by(control: str, record: StudyRecord) -> list[Claim]:
@@ -61,6 +62,16 @@ each_study = pytest.mark.parametrize("study", STUDIES)
 
 
 # ------------------------------------------------------------- runs
+
+
+@pytest.fixture(autouse=True, scope="module")
+def guard() -> Iterator[None]:
+    """Let no kernel reach a network or unpickle code: see guard/sitecustomize.py."""
+    folder = str(Path(__file__).parent / "guard")
+    with environment(
+        {"PYTHONPATH": os.pathsep.join([folder, os.environ.get("PYTHONPATH", "")])}
+    ):
+        yield
 
 
 def up_to_date(job: Job, project: Project) -> Result:
@@ -132,6 +143,24 @@ def test_an_idle_control_fails(tmp_path: Path) -> None:
     add_study(project, "one", open=OPEN.replace("1.0 if", "0.0 if"))
     with pytest.raises(AssertionError, match="must change exactly one setting"):
         up_to_date(Job("one", "quick", control="shifted"), project)
+
+
+@pytest.mark.parametrize(
+    ("work", "said"),
+    [
+        ("import urllib.request as u; u.urlopen('http://192.0.2.1')", "192.0.2.1"),
+        ("import urllib.request as u; u.urlopen('http://a.example')", "a.example"),
+        ("import socket; socket.create_connection(('192.0.2.1', 9))", "192.0.2.1"),
+        ("import pickle; pickle.loads(pickle.dumps(print))", "must not unpickle"),
+    ],
+)
+def test_a_study_that_leaves_this_machine_or_unpickles_fails(
+    tmp_path: Path, work: str, said: str
+) -> None:
+    project = make_project(tmp_path / "project")
+    add_study(project, "one", work=work)
+    with pytest.raises(AssertionError, match=said):
+        up_to_date(Job("one", "quick"), project)
 
 
 # ------------------------------------------------------------- the form of a notebook
