@@ -35,6 +35,12 @@ from pydantic import (
     ValidationError,
     field_validator,
 )
+from readable import (
+    keep_stops,
+    readable_captions,
+    readable_html,
+    readable_tables,
+)
 from source_map import load_studies, place_id
 from sphinx.application import Sphinx
 from sphinx.config import Config
@@ -1093,14 +1099,17 @@ def fill(app: Sphinx, doctree: nodes.document, docname: str) -> None:
         else:
             logger.warning("no study has the claim %s", node["claim"], location=docname)
             continue
-        node.replace_self(nodes.raw("", html, format="html"))
+        node.replace_self(nodes.raw("", readable_html(html), format="html"))
+    readable_tables(doctree)
+    keep_stops(doctree)
     for node in doctree.findall(nodes.raw):
-        text = node.astext()
+        text = readable_captions(node.astext())
         if 'class="lnlib-verdict" data-claim="' in text:
             for claim_id in by_claim:
                 mark = f'class="lnlib-verdict" data-claim="{claim_id}"'
                 text = text.replace(mark, f'id="{anchor(claim_id)}" {mark}', 1)
-            node.children = [nodes.Text(text)]
+            text = readable_html(text)
+        node.children = [nodes.Text(text)]
 
 
 def check_decisions(app: Sphinx, env: BuildEnvironment) -> list[str]:
