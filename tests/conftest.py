@@ -32,3 +32,9 @@ def extension(monkeypatch: pytest.MonkeyPatch) -> Any:
     root = Path(__file__).resolve().parents[1]
     monkeypatch.syspath_prepend(root / "book" / "_ext")
     return __import__("lnlib_book")
+
+
+@pytest.fixture
+def readable(extension: Any) -> Any:
+    """The module that writes what programs print as a book does."""
+    return __import__("readable")
