@@ -949,6 +949,25 @@ def test_links_in_print_stay_in_the_document(printed: PdfReader) -> None:
     assert inside > 1000
 
 
+def test_the_evidence_stands_where_the_list_of_verdicts_says(
+    printed: PdfReader, sheets: list[str], print_book: Any
+) -> None:
+    places = print_book.page_numbers(printed, [])
+    first, end = (
+        outline(printed)[title] for title in ("All verdicts", "Decision guide")
+    )
+    listed = "".join(sheets[first:end])
+    for study in STUDIES:
+        for claim in PROJECT.record(study).claims:
+            name = f"claim-{claim.id.replace('.', '-')}"
+            page = places[f"notebooks-{study}--{name}"]
+            assert re.search(
+                rf"{re.escape(claim.id)}.{{0,400}}?Evidence:page{page}", listed
+            )
+            assert squeezed(claim.id) in sheets[page - 1]
+    assert "outcome" not in listed
+
+
 def test_what_is_closed_on_a_page_is_open_in_print(
     sheets: list[str], readers: dict[str, Reader]
 ) -> None:
@@ -1017,9 +1036,9 @@ def test_a_page_that_the_contents_leave_out_is_named(
     tab.set_content("<body data-mark=''><a href='#a'>A</a><h1 id='a'>A</h1></body>")
     pdf = PdfReader(io.BytesIO(print_book.pdf_of(tab)))
     tab.close()
-    assert print_book.first_pages(pdf, ["a"]) == [0]
+    assert print_book.page_numbers(pdf, ["a"]) == {"a": 1}
     with pytest.raises(ValueError, match="b is none"):
-        print_book.first_pages(pdf, ["a", "b"])
+        print_book.page_numbers(pdf, ["a", "b"])
 
 
 # ------------------------------------------------------------------ links and search
