@@ -986,6 +986,18 @@ def test_what_is_closed_on_a_page_is_open_in_print(
         assert len(lost) < 0.03 * len(hidden) + 1, lost[:5]
 
 
+def test_what_opens_for_print_does_not_fade_in(readers: dict[str, Reader]) -> None:
+    tab, _ = readers["light"].open(chapter(STUDIES[0]))
+    tab.emulate_media(media="print")
+    tab.evaluate("dispatchEvent(new Event('beforeprint'))")
+    moving = """[...document.querySelectorAll("article details[open] > *")]
+        .filter(e => getComputedStyle(e).opacity < 1 || e.getAnimations().length)
+        .map(e => e.outerHTML.slice(0, 80))"""
+    assert tab.locator("article details[open]").count() > 5
+    assert tab.evaluate(moving) == []
+    tab.close()
+
+
 def test_the_figures_are_in_print(sheets: list[str], book: Path) -> None:
     html = "".join((book / page).read_text("utf-8") for page in pages(book))
     captions = re.findall(r"<figcaption>(.*?)</figcaption>", html, re.DOTALL)
