@@ -962,7 +962,7 @@ def test_the_evidence_stands_where_the_list_of_verdicts_says(
             name = f"claim-{claim.id.replace('.', '-')}"
             page = places[f"notebooks-{study}--{name}"]
             assert re.search(
-                rf"{re.escape(claim.id)}.{{0,400}}?Evidence:page{page}", listed
+                rf"{re.escape(claim.id)}.{{0,400}}?Evidence:page{page}(?!\d)", listed
             )
             assert squeezed(claim.id) in sheets[page - 1]
     assert "outcome" not in listed
