@@ -5,6 +5,11 @@ pages are the browser's work.  It is printed twice: the first print tells on whi
 each chapter begins, the second has these numbers in its contents.  The outline is added
 at the end: the browser's own needs a tagged document, which takes it many minutes.
 
+What the screen folds away is open in print, once: what would falsify a claim stands
+with all verdicts and not in the chapter's card, its evidence in the chapter and not
+with all verdicts.  The code of the experiments is there, in small type, because the
+text between it speaks of it; the code behind figures is left out.
+
     python book/print_book.py _build/html _build/book.pdf
 """
 
@@ -37,10 +42,13 @@ FOOT = (
 )
 SET = "!window.MathJax || !MathJax.startup || MathJax.startup.promise.then(() => true)"
 # What belongs to a page on a screen, and what names or runs something.
-SCREEN = ".headerlink, script:not([type^='math/']), .prev-next-footer, .lnlib-tools"
+SCREEN = (
+    ".headerlink, script:not([type^='math/']), .prev-next-footer, .lnlib-tools, "
+    "p:has(> a[href$='.json']:only-child)"
+)
 NAMING = ("for", "aria-labelledby", "aria-describedby", "aria-controls", "headers")
 FILL = """numbers => document.querySelectorAll("[data-page]").forEach(
-    (place, i) => { place.textContent = numbers[i]; })"""
+    place => { place.textContent = numbers[place.dataset.page]; })"""
 WAIT = 600_000  # milliseconds for one step in the browser
 
 
@@ -88,7 +96,25 @@ def article(html: Path, name: str, names: set[str]) -> Tag:
         if tag.name == "a" and tag.get("href"):
             relink(tag, html, place, names)
     found["id"] = key(name)
+    say_once(found)
     return found
+
+
+def say_once(found: Tag) -> None:
+    """Leave out what stands open elsewhere in print, and say where the evidence is."""
+    for told in found.select(".lnlib-card details > :not(summary)"):
+        told.decompose()
+    for table in found.select(".lnlib-board details:has(.lnlib-evidence)"):
+        link = table.parent.select_one(".lnlib-place a[href]")
+        if link is None:  # the chapter is not printed
+            continue
+        note = f'<p class="lnlib-aside">Evidence: {page_of(str(link["href"])[1:])}</p>'
+        table.replace_with(BeautifulSoup(note, "html.parser"))
+
+
+def page_of(place: str) -> str:
+    """Return a link to a place, which is to show the place's page."""
+    return f'<a href="#{place}">page <span data-page="{place}">0</span></a>'
 
 
 def outside_drawings(tag: Tag) -> Iterator[Tag]:
@@ -103,6 +129,10 @@ def relink(tag: Tag, html: Path, place: Path, names: set[str]) -> None:
     """Let a link lead into the one document, or out to the web, or nowhere."""
     address, anchor = urldefrag(urljoin(place.as_uri(), str(tag["href"])))
     if urlsplit(address).scheme != "file":
+        if not tag.get_text().startswith(("doi:", "arXiv:", "http")):
+            told = escape(address.removeprefix("https://"))
+            note = f' <span class="lnlib-address">({told})</span>'
+            tag.insert_after(BeautifulSoup(note, "html.parser"))
         return
     name = address.removeprefix(html.resolve().as_uri() + "/").removesuffix(".html")
     if name not in names:  # a file beside the pages
@@ -127,7 +157,7 @@ def document(html: Path, pages: Sequence[tuple[str, str]]) -> tuple[str, list[st
             lines.append(f"<h2>{escape(part)}</h2>")
         lines.append(
             f'<p><a href="#{key(name)}">{escape(titles[-1])}</a>'
-            "<span data-page>0</span></p>"
+            f'<span data-page="{key(name)}">0</span></p>'
         )
     for tag in page.select("[href], [src]"):
         for attribute in ("href", "src"):
@@ -159,27 +189,27 @@ def pdf_of(tab: Page) -> bytes:
         display_header_footer=True,
         header_template="<span></span>",
         footer_template=FOOT.format(mark=f"{escape(mark)} · " if mark else ""),
-        margin={"top": "16mm", "bottom": "18mm", "left": "17mm", "right": "17mm"},
+        margin={"top": "16mm", "bottom": "18mm", "left": "15mm", "right": "15mm"},
     )
 
 
-def first_pages(pdf: PdfReader, names: Sequence[str]) -> list[int]:
-    """Return the index of the page on which each article begins.
+def page_numbers(pdf: PdfReader, names: Sequence[str]) -> dict[str, int]:
+    """Return the number of the page, from 1, of every place to which a link leads.
 
     Raises:
-        ValueError: the document has no such place.
+        ValueError: one of the articles `names` is no such place.
     """
-    places = {k.removeprefix("/"): v for k, v in pdf.named_destinations.items()}
-    found = []
+    places = {
+        name.removeprefix("/"): 1 + (pdf.get_destination_page_number(place) or 0)
+        for name, place in pdf.named_destinations.items()
+    }
     for name in names:
         if key(name) not in places:
             raise ValueError(
                 f"each page must be a place in the PDF, and {name} is none. "
                 "Does the list of contents link to it?"
             )
-        number = pdf.get_destination_page_number(places[key(name)])
-        found.append(-1 if number is None else number)
-    return found
+    return places
 
 
 def print_book(browser: Browser, html: Path, toc: Path, out: Path) -> int:
@@ -187,7 +217,7 @@ def print_book(browser: Browser, html: Path, toc: Path, out: Path) -> int:
 
     Raises:
         ValueError: a page has no article, or is no place in the PDF.
-        RuntimeError: the contents moved the chapters.
+        RuntimeError: the numbers of pages moved what they name.
     """
     pages = list(order(toc))
     names = [name for name, _ in pages]
@@ -202,17 +232,18 @@ def print_book(browser: Browser, html: Path, toc: Path, out: Path) -> int:
         tab.goto(source.as_uri())
         tab.wait_for_function(SET)
         tab.evaluate("dispatchEvent(new Event('beforeprint'))")
-        places = first_pages(PdfReader(io.BytesIO(pdf_of(tab))), names)
-        tab.evaluate(FILL, [number + 1 for number in places])
+        places = page_numbers(PdfReader(io.BytesIO(pdf_of(tab))), names)
+        tab.evaluate(FILL, places)
         pdf = PdfReader(io.BytesIO(pdf_of(tab)))
     context.close()
-    if first_pages(pdf, names) != places:
-        raise RuntimeError("the contents must not move the chapters, and did")
+    if page_numbers(pdf, names) != places:
+        raise RuntimeError("the numbers of pages must not move what they name, and did")
 
     writer = PdfWriter(clone_from=pdf)
     writer.add_metadata({"/Title": titles[0]})
     parents: dict[str, Any] = {"": None}
-    for (_, part), title, number in zip(pages, titles, places, strict=True):
+    for (name, part), title in zip(pages, titles, strict=True):
+        number = places[key(name)] - 1
         if part not in parents:
             parents[part] = writer.add_outline_item(part, number)
         writer.add_outline_item(title, number, parent=parents[part])

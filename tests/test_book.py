@@ -951,6 +951,25 @@ def test_links_in_print_stay_in_the_document(printed: PdfReader) -> None:
     assert inside > 1000
 
 
+def test_the_evidence_stands_where_the_list_of_verdicts_says(
+    printed: PdfReader, sheets: list[str], print_book: Any
+) -> None:
+    places = print_book.page_numbers(printed, [])
+    first, end = (
+        outline(printed)[title] for title in ("All verdicts", "Decision guide")
+    )
+    listed = "".join(sheets[first:end])
+    for study in STUDIES:
+        for claim in PROJECT.record(study).claims:
+            name = f"claim-{claim.id.replace('.', '-')}"
+            page = places[f"notebooks-{study}--{name}"]
+            assert re.search(
+                rf"{re.escape(claim.id)}.{{0,400}}?Evidence:page{page}(?!\d)", listed
+            )
+            assert squeezed(claim.id) in sheets[page - 1]
+    assert "outcome" not in listed
+
+
 def test_what_is_closed_on_a_page_is_open_in_print(
     sheets: list[str], readers: dict[str, Reader]
 ) -> None:
@@ -967,6 +986,18 @@ def test_what_is_closed_on_a_page_is_open_in_print(
         # A text that goes over the end of a page has its number in between.
         lost = [words for words in hidden if squeezed(words) not in text]
         assert len(lost) < 0.03 * len(hidden) + 1, lost[:5]
+
+
+def test_what_opens_for_print_does_not_fade_in(readers: dict[str, Reader]) -> None:
+    tab, _ = readers["light"].open(chapter(STUDIES[0]))
+    tab.emulate_media(media="print")
+    tab.evaluate("dispatchEvent(new Event('beforeprint'))")
+    moving = """[...document.querySelectorAll("article details[open] > *")]
+        .filter(e => getComputedStyle(e).opacity < 1 || e.getAnimations().length)
+        .map(e => e.outerHTML.slice(0, 80))"""
+    assert tab.locator("article details[open]").count() > 5
+    assert tab.evaluate(moving) == []
+    tab.close()
 
 
 def test_the_figures_are_in_print(sheets: list[str], book: Path) -> None:
@@ -1019,9 +1050,9 @@ def test_a_page_that_the_contents_leave_out_is_named(
     tab.set_content("<body data-mark=''><a href='#a'>A</a><h1 id='a'>A</h1></body>")
     pdf = PdfReader(io.BytesIO(print_book.pdf_of(tab)))
     tab.close()
-    assert print_book.first_pages(pdf, ["a"]) == [0]
+    assert print_book.page_numbers(pdf, ["a"]) == {"a": 1}
     with pytest.raises(ValueError, match="b is none"):
-        print_book.first_pages(pdf, ["a", "b"])
+        print_book.page_numbers(pdf, ["a", "b"])
 
 
 # ------------------------------------------------------------------ links and search
