@@ -54,9 +54,9 @@ def test_the_cells_of_tables_are_read(readable: Any) -> None:
 
 def test_a_stop_stays_with_its_formula(readable: Any) -> None:
     tree = new_document("a page")
-    texts = nodes.math("", "a"), nodes.Text(", or "), nodes.math("", "b")
-    tree += nodes.paragraph("", "", *texts, nodes.Text(" here"), nodes.math("", "c"))
+    parts = ("$a", ", or ", "$b", " here (", "$c", " and ", "$d", ").")
+    texts = [nodes.math("", p[1:]) if p[0] == "$" else nodes.Text(p) for p in parts]
+    tree += nodes.paragraph("", "", *texts)
     readable.keep_stops(tree)
-    (together,) = tree.findall(nodes.inline)
-    assert together.astext() == "a,"
-    assert tree.astext() == "a, or b herec"
+    assert [one.astext() for one in tree.findall(nodes.inline)] == ["a,", "(c", "d)."]
+    assert tree.astext() == "a, or b here (c and d)."

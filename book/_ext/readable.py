@@ -61,12 +61,21 @@ def readable_tables(doctree: nodes.document) -> None:
 
 
 def keep_stops(doctree: nodes.document) -> None:
-    """Keep each formula in a line together with the comma or stop behind it."""
+    """Keep a formula in a line with the comma behind it and the bracket before it."""
     for formula in list(doctree.findall(nodes.math)):
-        behind = formula.next_node(descend=False, siblings=True)
-        stop = _STOP.match(behind) if isinstance(behind, nodes.Text) else None
+        parent, at = formula.parent, formula.parent.index(formula)
+        before, behind = (
+            str(near[0]) if near and isinstance(near[0], nodes.Text) else ""
+            for near in (parent[at - 1 : at], parent[at + 1 : at + 2])
+        )
+        stop = _STOP.match(behind)
+        if not (stop or before.endswith("(")):
+            continue
+        together = nodes.inline("", "", classes=["lnlib-together"])
+        formula.replace_self(together)
         if stop:
-            behind.parent.replace(behind, nodes.Text(behind[stop.end() :]))
-            together = nodes.inline("", "", classes=["lnlib-together"])
-            formula.replace_self(together)
-            together += [formula, nodes.Text(stop[0])]
+            parent[at + 1] = nodes.Text(behind[stop.end() :])
+        if before.endswith("("):
+            parent[at - 1] = nodes.Text(before[:-1])
+            together += nodes.Text("(")
+        together += [formula, nodes.Text(stop[0] if stop else "")]
