@@ -242,7 +242,7 @@ def after(place: str, more: str) -> Damage:
 
 WIDE = '<p><span style="display:inline-block;width:900px">wide</span></p>'
 LEFT = '<mjx-container style="display:block;margin-left:-90px">x</mjx-container>'
-LONG = '<div class="math" style="overflow:auto"><div style="min-width:2000px">x</div></div>'
+LONG = '<div class="math" style="overflow:auto"><p style="min-width:2000px">x</p></div>'
 H1 = "</h1>"
 IMAGE = '<img src="data:image/gif;base64,R0lGODlhAQABAAAAACw=">'
 FIGURE = '<figure class="lnlib-figure"><svg></svg></figure>'
