@@ -61,8 +61,10 @@ class Project:
         return self.root / "notebooks" / f"{study}.ipynb"
 
     def record(self, study: str) -> StudyRecord:
-        """Return the study's registry entry."""
-        return load_study(study, self.registry)
+        """Return the study's registry entry; the same file is read but once."""
+        path = self.registry / f"{study}.yml"
+        content = path.read_bytes() if path.is_file() else b""
+        return _record(study, self.registry, content)
 
     def studies(self) -> list[str]:
         """Return the names of all studies, each with a notebook and a registry file.
@@ -167,6 +169,12 @@ def sha256(data: bytes | str) -> str:
 
 
 # ------------------------------------------------------------- stale or fresh
+
+
+@lru_cache(maxsize=64)
+def _record(study: str, registry: Path, content: bytes) -> StudyRecord:
+    """Return a registry entry: one for each content of its file, as YAML is slow."""
+    return load_study(study, registry)
 
 
 @lru_cache(maxsize=256)
