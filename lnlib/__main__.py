@@ -233,7 +233,7 @@ def run_studies(
     for outcome in done:
         if outcome.error:
             say(f"FAILED {outcome.job}: {outcome.error}")
-    for job in jobs:
+    for job in jobs if due else ():  # else no time has passed
         if job not in failed and (state := status(job, project)) != "fresh":
             say(f"FAILED {job}: {state} when its run had ended. Run it again.")
             failed.add(job)
@@ -249,10 +249,11 @@ def fill_book(jobs: list[Job], project: Project) -> bool:
     Say whether it can be written.
     """
     try:
-        for job in jobs:
-            if job.tier in runner.BOOK_TIERS and job == Job(job.study, job.tier):
-                cache = runner.book_cache(project, job.tier)
-                runner.cache_result(job, cache, project)
+        for tier in runner.BOOK_TIERS:
+            if due := [job for job in jobs if job == Job(job.study, tier)]:
+                cache = runner.book_cache(project, tier)
+                for job in due:
+                    runner.cache_result(job, cache, project)
     except ProjectError as error:  # the cache's name depends on every notebook
         say(f"nothing is handed to the book: {error}")
     except OSError as error:

@@ -61,7 +61,7 @@ class Project:
         return self.root / "notebooks" / f"{study}.ipynb"
 
     def record(self, study: str) -> StudyRecord:
-        """Return the study's registry entry; the same file is read but once."""
+        """Return the study's registry entry."""
         path = self.registry / f"{study}.yml"
         content = path.read_bytes() if path.is_file() else b""
         return _record(study, self.registry, content)
@@ -173,7 +173,7 @@ def sha256(data: bytes | str) -> str:
 
 @lru_cache(maxsize=64)
 def _record(study: str, registry: Path, content: bytes) -> StudyRecord:
-    """Return a registry entry: one for each content of its file, as YAML is slow."""
+    """Return a registry entry, parsed once for a content of its file: YAML is slow."""
     return load_study(study, registry)
 
 
@@ -196,9 +196,15 @@ def _imports(source: str, name: str) -> frozenset[str]:
     return frozenset(name for name in names if name.split(".")[0] == "lnlib")
 
 
+@lru_cache(maxsize=64)
+def _code(path: Path, content: bytes) -> list[tuple[str, str]]:
+    """Return id and source of a notebook's code cells, parsed once for a content."""
+    return [(cell.id, cell.source) for cell in code_cells(read_notebook(path))]
+
+
 def _modules(path: Path, package: Path) -> set[Path]:
     """Return the files of `package` that a notebook imports, directly or not."""
-    cells = "\n".join(cell.source for cell in code_cells(read_notebook(path)))
+    cells = "\n".join(source for _, source in _code(path, path.read_bytes()))
     todo = {path: re.sub(r"(?m)^\s*[%!].*", "", cells)}  # magics are no Python
     found: set[Path] = set()
     while todo:
@@ -237,8 +243,8 @@ def surroundings(studies: Iterable[str], project: Project) -> dict[str, str]:
 
 def inputs(job: Job, project: Project) -> dict[str, str]:
     """Return all that a result depends on, by name: values, versions, digests."""
-    cells = code_cells(read_notebook(project.notebook(job.study)))
-    told = (f"{cell.id}\0{cell.source}" for cell in cells)  # outputs go by their ids
+    path = project.notebook(job.study)
+    told = map("\0".join, _code(path, path.read_bytes()))  # outputs go by their ids
     code = {"code cells": sha256("\0".join(told))}
     parameters = {name: str(value) for name, value in job.parameters.items()}
     return parameters | code | surroundings([job.study], project)

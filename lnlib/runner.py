@@ -41,6 +41,7 @@ from lnlib.results import (
     result_path,
     seal,
     sha256,
+    standing,
     status,
     surprises,
     surroundings,
@@ -191,15 +192,15 @@ def execute(
     started = time.monotonic()
     error = None
     try:
-        state = status(job, project)
+        state, result = standing(job, project)
         if force or not state.startswith(ENDED):  # else nothing is written
             path.parent.mkdir(parents=True, exist_ok=True)
             with _lock(path.with_name(f".{path.stem}.lock")):  # a second run waits
-                state = status(job, project)
+                state, result = standing(job, project)
                 if state != "fresh":
                     path.unlink(missing_ok=True)
                 if force or not state.startswith(ENDED):
-                    state = "run"
+                    state, result = "run", None
                     error = _execute(job, project, path, limit or LIMITS[job.tier])
         if state.startswith("failed: "):
             error = (
@@ -207,7 +208,7 @@ def execute(
                 f"{failed_path(job, project)}; --force runs it again"
             )
         if error is None:
-            result = read_result(path, project)
+            result = result or read_result(path, project)
             error = "; ".join(surprises(result, project.record(job.study))) or None
     except OSError as trouble:
         error = _no_room(trouble, path)

@@ -59,7 +59,7 @@
     if (shown(e) && e.getBoundingClientRect().left < edge - 1) wide.push(`begins on the left of the text: ${e.innerText || name(e)}`);
   }
   for (const e of innerWidth > 1000 ? all("div.math", article).filter(shown) : []) { // on a phone it scrolls
-    if (Math.max(...[e, ...e.children].map((box) => box.scrollWidth - box.clientWidth)) > 1) wide.push(`a formula as wide as no column: ${e.innerText || name(e)}`);
+    if (Math.max(...[e, ...e.children].map((box) => box.scrollWidth - box.clientWidth)) > 1) wide.push(`a formula wider than its column: ${e.innerText || name(e)}`);
   }
 
   // ---- overlap: blocks that follow each other, and texts of one figure
@@ -103,7 +103,7 @@
   const raw = all(".math").filter((e) => !e.querySelector("mjx-container")).map(name);
   raw.push(...all("mjx-merror, [data-mjx-error]").map((e) => `error: ${name(e)}`));
   if (/\\\(|\$\$|\\frac|\\mathrm|\{cite|\{term/.test(all("p, li, td, dd, figcaption", article).map((e) => (e.closest("pre, code") ? "" : e.innerText)).join("\n"))) raw.push("markup in the text");
-  const printed = /(?<![\w.])\d(\.\d+)?e[+-]?\d+(?!\w)|(?<![\w.])[-−]0(\.0+)?(?![\d.])/;
+  const printed = /(?<![\w.])\d(\.\d+)?e[+-]?\d+(?!\w)|(?<![\w.])[-−]0(\.0+)?(?!\.?\d)/;
   for (const e of written) {
     if (e.closest("code, pre, svg, mjx-container, script, style, .highlight")) continue;
     for (const part of e.childNodes) if (part.nodeType === Node.TEXT_NODE && printed.test(part.data)) raw.push(`as a program prints it: ${part.data.trim()}`);

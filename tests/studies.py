@@ -8,7 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import nbformat
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from lnlib import runner
 from lnlib.results import Project
 
 HERE = Path(__file__).resolve().parents[1]
@@ -109,6 +111,14 @@ def make_project(root: Path) -> Project:
     ignore = shutil.ignore_patterns("*.yml", "__pycache__")
     shutil.copytree(HERE / "lnlib", root / "lnlib", ignore=ignore)
     return Project(root)
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Let no kernel reach a network or unpickle code: see guard/sitecustomize.py."""
+    paths = [str(HERE / "tests" / "guard"), os.environ.get("PYTHONPATH", "")]
+    with runner.environment({"PYTHONPATH": os.pathsep.join(filter(None, paths))}):
+        yield
 
 
 def run_cells(study: str, cells: tuple[str, ...], names: dict[str, Any]) -> None:

@@ -32,7 +32,7 @@ import yaml
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page, TimeoutError
 from pypdf import PdfReader
-from studies import blocks
+from studies import blocks, guarded
 
 from lnlib import figures, runner
 from lnlib.claims import MAX_SEED, TIERS
@@ -73,7 +73,8 @@ def results() -> dict[str, Result]:
     found = {}
     for study in STUDIES:
         job = Job(study, "quick")
-        outcome = runner.execute(job, PROJECT)  # waits while another process runs it
+        with guarded():
+            outcome = runner.execute(job, PROJECT)  # waits while another runs it
         if outcome.error is not None:
             pytest.fail(f"no book without {job}: {outcome.error}", pytrace=False)
         runner.cache_result(job, runner.book_cache(PROJECT, "quick"), PROJECT)

@@ -9,7 +9,6 @@ discarded, so that the next call executes the notebook.
 from __future__ import annotations
 
 import ast
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from studies import OPEN, add_study, edit, make_project, registry
+from studies import OPEN, add_study, edit, guarded, make_project, registry
 
 from lnlib.claims import NOT_JUDGED
 from lnlib.registry import Claim, StudyRecord, Verdict
@@ -32,7 +31,7 @@ from lnlib.results import (
     result_path,
     status,
 )
-from lnlib.runner import environment, execute, expected_seconds, plan
+from lnlib.runner import execute, expected_seconds, plan
 
 
 def moved_by(control: str, record: StudyRecord) -> list[Claim]:
@@ -66,11 +65,8 @@ each_study = pytest.mark.parametrize("study", STUDIES)
 
 @pytest.fixture(autouse=True, scope="module")
 def guard() -> Iterator[None]:
-    """Let no kernel reach a network or unpickle code: see guard/sitecustomize.py."""
-    folder = str(Path(__file__).parent / "guard")
-    with environment(
-        {"PYTHONPATH": os.pathsep.join([folder, os.environ.get("PYTHONPATH", "")])}
-    ):
+    """Guard the kernel of every study."""
+    with guarded():
         yield
 
 
@@ -148,10 +144,10 @@ def test_an_idle_control_fails(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("work", "said"),
     [
-        ("import urllib.request as u; u.urlopen('http://192.0.2.1')", "192.0.2.1"),
-        ("import urllib.request as u; u.urlopen('http://a.example')", "a.example"),
-        ("import socket; socket.create_connection(('192.0.2.1', 9))", "192.0.2.1"),
-        ("import pickle; pickle.loads(pickle.dumps(print))", "must not unpickle"),
+        ("import urllib.request as u; u.urlopen('http://192.0.2.1')", "network; 1"),
+        ("import urllib.request as u; u.urlopen('http://a.example')", "network; a"),
+        ("import socket; socket.create_connection(('192.0.2.1', 9))", "network; 1"),
+        ("import pickle; pickle.loads(pickle.dumps(print))", "must not unpickle; b"),
     ],
 )
 def test_a_study_that_leaves_this_machine_or_unpickles_fails(

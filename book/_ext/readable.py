@@ -1,7 +1,7 @@
 """Write what programs print as a book does.
 
 Numbers such as 4.1e-05 stand in tables, findings and captions; here they become powers
-of ten.  And a line must not break between a formula and the comma behind it.
+of ten.  And a line must not break between a formula and its comma or bracket.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from decimal import Decimal
 from docutils import nodes
 
 _EXPONENT = re.compile(r"(?<![\w.])(\d(?:\.\d+)?)e([+-]?\d+)(?!\.?\w)")
-_MINUS_ZERO = re.compile(r"(?<![\w.])[-−](0(?:\.0+)?)(?![\d.])")
+_MINUS_ZERO = re.compile(r"(?<![\w.])[-−](0(?:\.0+)?)(?!\.?\d)")
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _ASIDE = re.compile(r"(<(code|pre|script|style|svg)\b.*?</\2>|<[^>]*>)", re.DOTALL)
 _CAPTION = re.compile(r"(?<=<figcaption>).*?(?=</figcaption>)", re.DOTALL)

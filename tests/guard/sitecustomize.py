@@ -1,4 +1,4 @@
-"""Python imports this by itself in each kernel that test_notebooks.py starts.
+"""Python imports this by itself in each kernel that starts while `studies.guarded`.
 
 It refuses a socket that leaves this machine, and an unpickled object that names code.
 """
@@ -16,11 +16,11 @@ def refuse(event: str, details: tuple[Any, ...]) -> None:
     elif event in ("socket.getaddrinfo", "socket.gethostbyname"):
         host = details[0]
     elif event == "pickle.find_class":
-        raise RuntimeError(f"a study must not unpickle; received {details}")
+        raise RuntimeError(f"a study must not unpickle; {details[0]}.{details[1]}")
     else:
         return
     if host not in HERE:
-        raise RuntimeError(f"a study must work without a network; asked for {host}")
+        raise RuntimeError(f"a study must work without a network; {host}")
 
 
 sys.addaudithook(refuse)
