@@ -20,7 +20,7 @@ UV := _build/uv/bin/uv
 export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf test verdicts stability bench lint lab lock clean clean-all
+.PHONY: help book pdf test verdicts stability bench mutants lint lab lock clean clean-all
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -87,6 +87,10 @@ stability: $(READY) ## Count the verdicts over SEEDS=0:20, for the pages (hours)
 bench: $(READY) ## Measure the speed of runner and trainer, as ratios
 	$(BIN)/python tests/benchmarks
 
+mutants: $(READY) ## Break lnlib in some two thousand places, and list what no test sees
+	$(BIN)/python -m mutmut run --max-children $(JOBS)
+	$(BIN)/python -m mutmut results
+
 lint: $(READY) ## Lint, type-check, and find notebooks stored with outputs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -109,7 +113,7 @@ lock: $(UV) ## Write requirements.lock anew (LOCK_OPTIONS=--upgrade: newest vers
 	  $(LOCK_OPTIONS) -o requirements.lock
 
 clean: ## Remove results, pages and caches
-	rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis lnlib.egg-info
+	rm -rf _build mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis lnlib.egg-info
 	find . -name __pycache__ ! -path './.venv/*' -prune -exec rm -rf {} +
 
 clean-all: clean ## Remove .venv too

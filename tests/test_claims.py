@@ -5,11 +5,17 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
+import platform
+import subprocess
+from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
+from bs4 import BeautifulSoup
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -113,14 +119,14 @@ def test_a_wider_interval_is_never_more_certain(interval: Any, more: float) -> N
 
 
 def test_no_stated_evidence_is_refused() -> None:
-    with pytest.raises(claims.EvidenceError, match="stated evidence"):
+    with pytest.raises(claims.EvidenceError, match=r"^a claim must .*; received none$"):
         verdict_of([])
 
 
 @pytest.mark.parametrize(
     ("measured", "message"),
     [
-        (Estimate(math.nan, 0, 1, 12), "finite"),
+        (Estimate(math.nan, 0, 1, 12), "^evidence for p must be finite"),
         (Estimate(0.5, 0, math.inf, 12), "finite"),
         (Estimate(2.0, 0, 1, 12), "lie in its interval"),
         (Estimate(0.5, 0.5, 0.5, 12), "width"),
@@ -138,7 +144,8 @@ def test_quick_tier_takes_four_replicas_and_exact_takes_one() -> None:
     with pytest.raises(claims.EvidenceError, match="at least 4"):
         make_evidence(stated(), Estimate(0.5, 0, 1, 3), "quick")
     exact = Estimate(0.5, 0.5, 0.5, 1, exact=True)
-    assert make_evidence(stated(), exact, "book").outcome == "met"
+    found = make_evidence(stated(), exact, "book")
+    assert (found.outcome, found.measured) == ("met", exact)
 
 
 # ---------------------------------------------------------------- the registry
@@ -351,6 +358,17 @@ def test_a_good_study_closes(folder: Path, capsys: Any) -> None:
     assert "toy.main: holds (expected: holds)" in capsys.readouterr().out
 
 
+def test_all_that_is_wrong_is_listed(folder: Path) -> None:
+    with pytest.raises(claims.StudyError) as error:
+        run({"toy.main": BAD}, BAD).close()
+    assert str(error.value) == (
+        "toy does not stand:\n"
+        "- law toy.main/law-1 is missed: -1 [-1.5, -0.5], must be > 0.1\n"
+        "- toy.main is fails, the registry expects holds\n"
+        "- toy.other was not judged"
+    )
+
+
 @pytest.mark.parametrize(
     ("gains", "laws", "message"),
     [
@@ -376,6 +394,8 @@ def test_a_finding_needs_all_it_shows(folder: Path, capsys: Any) -> None:
     raw["claims"][1]["finding"] = "It is {gain:.2f} and {law-1:.2f}."
     write(folder, raw)
     study = run({"toy.main": BAD}, control="identity")
+    with pytest.raises(claims.EvidenceError, match=r"are measured: gain$"):
+        study.judge("toy.other")
     study.record("toy.other", "gain", GOOD)
     assert study.judge("toy.other") == "holds"
     study.close()
@@ -439,18 +459,20 @@ def test_evidence_is_owed_and_final(folder: Path) -> None:
 def test_a_prediction_is_recorded_once(folder: Path, again: Estimate) -> None:
     study = claims.Study("toy")
     study.record("toy.main", "gain", GOOD)
-    with pytest.raises(
-        claims.EvidenceError, match=r"toy\.main/gain must be recorded o"
-    ):
+    told = (
+        r"^toy\.main/gain must be recorded once; received Est.* after Estimate.*\. "
+        r"To measure again, run the notebook from its first cell\.$"
+    )
+    with pytest.raises(claims.EvidenceError, match=told):
         study.record("toy.main", "gain", again)
 
 
 @pytest.mark.parametrize(
     ("parameter", "value", "message"),
     [
-        ("tier", "quik", "Did you mean 'quick'"),
-        ("control", "identty", "Did you mean 'identity'"),
-        ("device", "gpu", "cpu, cuda"),
+        ("tier", "quik", "^tier must be .* Did you mean 'quick'"),
+        ("control", "identty", "^control must be .* Did you mean 'identity'"),
+        ("device", "gpu", "^device must be one of cpu, cuda"),
         ("seed", -1, "whole number"),
         ("seed", "0", "whole number"),
         ("seed", True, "whole number"),
@@ -460,6 +482,18 @@ def test_a_prediction_is_recorded_once(folder: Path, again: Estimate) -> None:
 def test_bad_parameters(folder: Path, parameter: str, value: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         claims.Study("toy", **{parameter: value})
+
+
+def test_a_study_opens_at_the_default_parameters(folder: Path) -> None:
+    study = claims.Study("toy")
+    found = (study.tier, study.seed, study.control, study.device, study.exploring)
+    assert found == ("book", 0, "none", "cpu", False)
+    assert claims.Study("toy", seed=claims.MAX_SEED).seed == 9_999
+
+
+def test_a_setting_by_tier(folder: Path) -> None:
+    for tier, value in (("quick", 1), ("book", 2), ("full", 3)):
+        assert claims.Study("toy", tier=tier).choose(quick=1, book=2, full=3) == value
 
 
 def test_needs(folder: Path) -> None:
@@ -493,7 +527,6 @@ def bundle(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(claims, "display", lambda data, raw: shown.append(data))
     run(BOTH).close()
     assert "It is 1.00." in shown[0]["text/html"]
-    assert claims.RUN_MIME in shown[-1]
     stored: dict[str, Any] = json.loads(json.dumps(shown[0][claims.VERDICT_MIME]))
     return stored
 
@@ -501,18 +534,22 @@ def bundle(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def test_a_stored_verdict_is_judged_again(folder: Path, bundle: dict[str, Any]) -> None:
     record = registry.load_study("toy")
     claims.check_bundle(bundle, record, "book")
-    for path, value in [
-        ("verdict", "fails"),
-        ("evidence/0/outcome", "missed"),
-        ("evidence/0/low", -3.0),
-        ("evidence/0/bound", 0.2),
-        ("evidence/0/kind", "law"),
-        ("evidence/0/n", 3),
+    stored = r"^toy\.main: stored evidence gain must be {'name.*; the result says {'n"
+    for path, value, told in [
+        ("verdict", "fails", "makes the verdict holds; the result says fails$"),
+        ("evidence/0/outcome", "missed", stored),
+        ("evidence/0/low", -3.0, stored),
+        ("evidence/0/bound", 0.2, stored),
+        ("evidence/0/kind", "law", stored),
+        ("evidence/0/n", 3, "at least 8 replicas"),
     ]:
         edited = copy.deepcopy(bundle)
         damage(path, value)(edited)
-        with pytest.raises(claims.EvidenceError):
+        with pytest.raises(claims.EvidenceError, match=told):
             claims.check_bundle(edited, record, "book")
+    told = "has none, and lacks gain, law-1$"
+    with pytest.raises(claims.EvidenceError, match=told):
+        claims.check_bundle(bundle | {"evidence": []}, record, "book")
 
 
 def test_removed_evidence_is_missed(folder: Path, bundle: dict[str, Any]) -> None:
@@ -531,14 +568,34 @@ def test_removed_evidence_is_missed(folder: Path, bundle: dict[str, Any]) -> Non
         if name == "law-1":
             claims.check_bundle(edited, record, "book", "identity")
     bundle["evidence"].append(item)
-    with pytest.raises(claims.EvidenceError, match="once; the result has gain, law-1"):
+    told = "once; the result has gain, law-1, more, gain, and lacks none$"
+    with pytest.raises(claims.EvidenceError, match=told):
         claims.check_bundle(bundle, record, "book")
 
 
 def test_finding_formats(folder: Path) -> None:
     item = make_evidence(stated(), GOOD, "book")
-    text = f"{item:.1f} {item:±.2f} {item.low:.1f} {item.n}"
-    assert text == "1.0 1.00 [0.50, 1.50] 0.5 12"
+    text = f"{item:.1f} {item:±.2f} {item.low:.1f} {item.high:.1f} {item.n}"
+    assert text == "1.0 1.00 [0.50, 1.50] 0.5 1.5 12"
+    assert f"{item.estimate:.1f}" == "1.0"
+    with pytest.raises(AttributeError, match=r"^mean$"):
+        _ = f"{item.mean}"
+
+
+def test_evidence_as_it_is_stored() -> None:
+    found = make_evidence(stated("within", (0.0, 2.0)), GOOD, "book").as_dict()
+    assert found == {
+        "name": "p",
+        "kind": "stated",
+        "estimate": 1.0,
+        "low": 0.5,
+        "high": 1.5,
+        "n": 12,
+        "exact": False,
+        "relation": "within",
+        "bound": [0.0, 2.0],
+        "outcome": "met",
+    }
 
 
 def test_a_zero_has_no_exponent_and_no_sign_in_a_finding() -> None:
@@ -549,3 +606,225 @@ def test_a_zero_has_no_exponent_and_no_sign_in_a_finding() -> None:
     small = make_evidence(stated(bound=0.0), Estimate(-0.001, -0.01, 0.2, 12), "book")
     assert f"{small:.2f}" == "0.00"
     assert f"{small:±.2f}" == "0.00 [-0.01, 0.20]"
+    assert f"{evidence(-0.0204, -0.0200):.2f}" == "-0.02"
+
+
+# ---------------------------------------------------------------- display
+
+
+Shown = list[dict[str, Any]]
+
+
+@pytest.fixture
+def shown(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Shown:
+    """What a notebook is given to display: one bundle for each call, as it stands."""
+    found: Shown = []
+
+    def display(data: dict[str, Any], *, raw: bool) -> None:
+        assert raw is True
+        found.append(data)
+
+    monkeypatch.setattr(claims, "display", display)
+    return found
+
+
+def cells(page: str, table: str = "table") -> list[list[str]]:
+    """Return the texts of a table's cells, by row."""
+    rows = BeautifulSoup(page, "html.parser").select(f"{table} tr")
+    return [[cell.text for cell in row.select("th, td")] for row in rows]
+
+
+def scrolls(page: str, label: str) -> bool:
+    """Say whether the table can be reached and scrolled by the keyboard."""
+    box = f'div.lnlib-scroll[tabindex="0"][role="region"][aria-label="{label}"] > table'
+    return len(BeautifulSoup(page, "html.parser").select(box)) == 1
+
+
+@pytest.mark.parametrize(
+    ("verdict", "sign"),
+    [
+        ("holds", "✓"),
+        ("fails", "✗"),
+        ("conditional", "◐"),
+        ("undecided", "?"),
+        ("not judged", "–"),
+    ],
+)
+def test_a_badge_has_a_glyph_and_a_word(verdict: str, sign: str) -> None:
+    badge = BeautifulSoup(claims.badge(verdict), "html.parser").span
+    assert badge is not None
+    assert (badge.text, badge["data-verdict"]) == (f"{sign} {verdict}", verdict)
+    glyph = badge.select_one('span[aria-hidden="true"]')
+    assert glyph is not None
+    assert glyph.text == sign
+
+
+def test_the_evidence_as_a_table() -> None:
+    law = a_prediction_model(name="q", kind="law", relation="within", bound=(-1, 2e4))
+    cell = a_prediction_model(name="r", kind="map", quantity="a < b")
+    page = claims.evidence_html(
+        [
+            Evidence(stated(">", 1e4), Estimate(9999.0, -1e4, 12345.0, 12)),
+            Evidence(law, Estimate(0.0, -0.12345, 1.0, 3, exact=True)),
+            Evidence(cell, Estimate(1.0, 0.5, 1.5, 4)),
+        ]
+    )
+    assert cells(page, "table.lnlib-evidence") == [
+        ["kind", "quantity", "measured [interval]", "n", "predicted", "outcome"],
+        [
+            *("stated", "a number", "1e+04 [-1.00e+04, 1.23e+04]", "n = 12"),
+            *("> 1.00e+04", "open"),
+        ],
+        [
+            *("law", "a number", "0 [-0.123, 1]", "exact"),
+            *("within [-1, 2.00e+04]", "met"),
+        ],
+        ["map", "a < b", "1 [0.5, 1.5]", "n = 4", "shown, not judged", "shown"],
+    ]
+    soup = BeautifulSoup(page, "html.parser")
+    rows = soup.select("tbody > tr")
+    assert [row["data-outcome"] for row in rows] == ["open", "met", "shown"]
+    assert len(soup.select('thead th[scope="col"]')) == 6
+    assert scrolls(page, "Evidence table")
+    assert soup.text == "".join(map("".join, cells(page)))  # nothing beside the cells
+
+
+def test_a_verdict_tells_its_finding_or_why_there_is_none(shown: Shown) -> None:
+    raw = a_study()
+    raw["claims"][0] |= {"tier": "book", "says": "a < b"}
+    raw["claims"][1]["finding"] = "It is {gain:.2f} and {law-1:.2f}."
+    write(Path(os.environ["LNLIB_REGISTRY"]), raw)
+    run({"toy.main": GOOD}, tier="quick")
+    run({"toy.main": GOOD})
+    run({"toy.main": BAD})
+    run({"toy.other": GOOD})
+    study = run({}, control="identity")
+    study.record("toy.other", "gain", GOOD)
+    study.judge("toy.other")
+    parts = [BeautifulSoup(one["text/html"], "html.parser").div for one in shown]
+    assert [[p.text for p in part.select("p")] for part in parts if part] == [
+        [
+            "– not judged toy.main",
+            "a < b",
+            "Measured here; judged at tier book and above.",
+        ],
+        ["✓ holds toy.main", "a < b", "It is 1.00."],
+        [
+            "✗ fails toy.main",
+            "a < b",
+            "The registry expects ✓ holds; its finding does not apply to this run.",
+        ],
+        ["✓ holds toy.other", "It is so.", "It is 1.00 and 1.00."],
+        [
+            "✓ holds toy.other",
+            "It is so.",
+            "The finding needs measurements that this run skipped.",
+        ],
+    ]
+    for part, one in zip(parts, shown, strict=True):
+        assert part is not None
+        stored = one[claims.VERDICT_MIME]
+        assert part["class"] == ["lnlib-verdict"]
+        assert (part["data-claim"], part["data-verdict"]) == (
+            stored["claim"],
+            stored["verdict"],
+        )
+        assert part.select_one("details > summary").text == "Evidence"  # type: ignore[union-attr]
+        assert one["text/plain"] == (
+            f"{stored['claim']}: {stored['verdict']} (expected: holds)"
+        )
+        assert part.find_all(string=True, recursive=False) == []
+
+
+def test_a_closed_study_says_how_it_was_run(
+    shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "commit", lambda: "abc<")
+    monkeypatch.setattr(claims, "versions", lambda: {"python": "3", "torch": "2"})
+    starts = SimpleNamespace(perf_counter=lambda: 10.0, process_time=lambda: 5.0)
+    monkeypatch.setattr(claims, "time", starts)
+    monkeypatch.setattr(claims, "CLOCKS", (lambda: 22.34, lambda: 8.86))
+    study = claims.Study("toy", seed=3)
+    study.uses(norm="layer", eps=1.0)
+    study.record("toy.main", "gain", BAD)
+    study.record("toy.main", "law-1", BAD)
+    study.judge("toy.main")
+    study.close()
+    assert set(shown[-1]) == {claims.RUN_MIME, "text/html", "text/plain"}
+    assert shown[-1]["text/plain"] == "toy: closed"
+    assert shown[-1][claims.RUN_MIME] == {
+        "study": "toy",
+        "tier": "book",
+        "seed": 3,
+        "control": "none",
+        "device": "cpu",
+        "exploring": True,
+        "settings": {"norm": "layer", "eps": 1.0},
+        "verdicts": {"toy.main": "fails"},
+        "expected": {"toy.main": "holds", "toy.other": "holds"},
+        "versions": {"python": "3", "torch": "2"},
+        "commit": "abc<",
+        "wall_seconds": 12.3,
+        "cpu_seconds": 3.9,
+    }
+    page = shown[-1]["text/html"]
+    assert cells(page) == [
+        ["claim", "verdict", "expected"],
+        ["toy.main", "✗ fails", "✓ holds"],
+        ["toy.other", "– not run", "✓ holds"],
+    ]
+    assert scrolls(page, "Verdicts of this study")
+    box = BeautifulSoup(page, "html.parser").div
+    assert box is not None
+    told = [p.text for p in box.select("p")]
+    assert box.text == "".join([told[0], *map("".join, cells(page)), told[1]])
+    assert box["class"] == ["lnlib-run"]
+    assert [p.text for p in box.select("p")] == [
+        "Settings were changed: an exploration.",
+        "Tier book, seed 3, control none, cpu, 3.9 s of processor time; "
+        "python 3, torch 2; commit abc<.",
+    ]
+    assert box.find_all(string=True, recursive=False) == []
+    assert len(box.select('thead th[scope="col"]')) == 3
+    ordinary = claims.run_html(shown[-1][claims.RUN_MIME] | {"exploring": False})
+    assert "exploration" not in ordinary
+    assert BeautifulSoup(ordinary, "html.parser").div.contents[0].name == "div"  # type: ignore[union-attr]
+
+
+def test_a_number_that_json_lacks_is_never_stored() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        claims._show(claims.RUN_MIME, {"seconds": math.nan}, "", "")
+
+
+def test_the_versions_are_those_a_result_may_depend_on() -> None:
+    found = claims.versions()
+    libraries = {"torch", "numpy", "scipy", "scikit-learn", "matplotlib"}
+    assert set(found) == {"python"} | libraries
+    assert found["python"] == platform.python_version()
+    assert found["torch"] == metadata.version("torch")
+
+
+def test_the_commit_is_that_of_the_working_tree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*words: str) -> str:
+        identity = ("-c", "user.name=a", "-c", "user.email=a@b.example")
+        done = subprocess.run(
+            ["git", *identity, *words], check=True, capture_output=True, text=True
+        )
+        return done.stdout.strip()
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert claims.commit() == "unknown"  # no repository
+    git("init", "-q")
+    Path("file").write_text("one")
+    git("add", "file")
+    git("commit", "-qm", "one")
+    git("tag", "-am", "a tag", "v1")
+    head = git("rev-parse", "--short", "HEAD")
+    assert claims.commit() == head
+    Path("file").write_text("two")
+    assert claims.commit() == f"{head}+"
+    monkeypatch.setenv("PATH", "")
+    assert claims.commit() == "unknown"  # no git

@@ -41,6 +41,7 @@ PROVIDERS = {
     "distributed": "dask",
     "docutils": "jupyter-book",
     "sklearn": "scikit-learn",
+    "bs4": "beautifulsoup4",
     "sphinx": "jupyter-book",
     "yaml": "pyyaml",
 }

@@ -172,9 +172,9 @@ def test_parameters_by_name(name, trained):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: make_norm("lyaer", 4), "none, layer, rms.*Did you mean 'layer'"),
-        (lambda: normalise("btach", torch.ones(2, 2)), "Did you mean 'batch'"),
-        (lambda: make_norm("group", 6, groups=4), "dim=6, groups=4"),
+        (lambda: make_norm("lyaer", 4), "^norm must be .* Did you mean 'layer'"),
+        (lambda: normalise("btach", torch.ones(2, 2)), "^norm must .* mean 'batch'"),
+        (lambda: make_norm("group", 6, groups=4), "^dim and groups .* dim=6, groups=4"),
         (lambda: make_norm("group", 6, groups=0), "positive.*groups=0"),
         (lambda: make_norm("group", 6, groups=-2), "positive.*groups=-2"),
         (lambda: make_norm("layer", 0), "dim=0"),
@@ -182,9 +182,34 @@ def test_parameters_by_name(name, trained):
         (lambda: make_norm("batch", 4)(torch.ones(4, 2)), "features on axis 1"),
         (lambda: make_norm("batch", 4, replicas=2)(torch.ones(2, 4, 3)), "axis 2"),
         (lambda: make_norm("layer", 4, replicas=2)(torch.ones(2, 4)), r"\(2, 4\)"),
-        (lambda: make_norm("instance", 4)(torch.ones(2, 4)), "take 'layer'"),
+        (lambda: make_norm("instance", 4)(torch.ones(2, 4)), "^instance .* 'layer'"),
+        (lambda: make_norm("instance", 4)(torch.ones(2, 4, 1)), r"\(2, 4, 1\)"),
     ],
 )
 def test_bad_input_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_the_smallest_sizes_are_normalised():
+    assert make_norm("layer", 1)(torch.tensor([[3.0]])) == 0
+    pair = make_norm("instance", 1, eps=0.0)(torch.tensor([[[1.0, 3.0]]]))
+    assert pair.tolist() == [[[-1.0, 1.0]]]
+
+
+def test_parameters_live_where_they_are_asked_for():
+    for gamma in (2.0, torch.tensor(2.0, device="meta")):
+        assert make_norm("layer", DIM, gamma=gamma, device="meta").gamma.is_meta
+
+
+def test_none_has_no_scale_at_all():
+    assert make_norm("none", DIM).gamma is None
+
+
+def test_the_operation_alone_takes_one_group_and_the_batchs_statistics():
+    x = torch.randn(5, DIM, generator=torch.Generator().manual_seed(0))
+    running = torch.full((DIM,), 7.0), torch.full((DIM,), 3.0)
+    torch.testing.assert_close(
+        normalise("batch", x, running=running), normalise("batch", x)
+    )
+    torch.testing.assert_close(normalise("group", x), normalise("layer", x))

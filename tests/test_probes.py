@@ -1,5 +1,7 @@
 """The probes equal dense linear algebra."""
 
+import re
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -55,10 +57,32 @@ def test_spectral_norm_of_a_network(name):
     assert spectral_norm(net, x) == pytest.approx(dense, rel=1e-6)
 
 
-def test_spectral_norm_does_not_give_a_wrong_answer():
-    A = torch.diag(torch.tensor([1.0, 0.9999, 0.5])).double()
-    with pytest.raises(RuntimeError, match=r"after 3 steps.*Raise max_steps"):
-        spectral_norm(lambda x: A @ x, normal(3), max_steps=3)
+@pytest.mark.parametrize("start", [None, 0, 7])
+def test_spectral_norm_does_not_give_a_wrong_answer(start):
+    A = 3 * torch.diag(torch.tensor([1.0, 0.9999, 0.5])).double()
+    w = normal(3, seed=start or 0)
+    for _ in range(3):  # the power iteration, written out
+        v = w / w.norm()
+        squared, w = (A @ v).square().sum(), A.mT @ A @ v
+    residual = float((w - squared * v).norm() / squared)
+    with pytest.raises(RuntimeError) as error:
+        spectral_norm(
+            lambda x: A @ x,
+            normal(3),
+            max_steps=3,
+            generator=None if start is None else generator(start),
+        )
+    assert str(error.value) == (
+        f"the power iteration must reach a residual of 1e-06; received {residual:.1e} "
+        "after 3 steps. Raise max_steps or tolerance, or form the Jacobian."
+    )
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_spectral_norm_has_no_scale(scale):
+    A = scale * normal(4, 4)
+    found = spectral_norm(lambda x: A @ x, normal(4))
+    assert found == pytest.approx(torch.linalg.matrix_norm(A, 2).item(), rel=1e-6)
 
 
 def test_spectral_norm_of_a_constant_is_zero():
@@ -67,9 +91,15 @@ def test_spectral_norm_of_a_constant_is_zero():
 
 def test_spectral_radius_is_not_the_norm():
     J = torch.tensor([[[0.5, 100.0], [0.0, -0.25]], [[0.0, -2.0], [2.0, 0.0]]])
-    torch.testing.assert_close(spectral_radius(J), torch.tensor([0.5, 2.0]))
-    with pytest.raises(ValueError, match=r"square.*\(2, 3\)"):
-        spectral_radius(torch.ones(2, 3))
+    expected = torch.tensor([0.5, 2.0])
+    torch.testing.assert_close(spectral_radius(J), expected)
+    torch.testing.assert_close(spectral_radius(J[0]), expected[0])
+    stacked = J.repeat(3, 2, 1, 1)  # (3, 4, 2, 2)
+    torch.testing.assert_close(spectral_radius(stacked), expected.repeat(3, 2))
+    for wrong in ((2, 3), (2, 2, 3), (3,)):
+        told = re.escape(f"J must be square, (…, n, n); received {wrong}")
+        with pytest.raises(ValueError, match=told):
+            spectral_radius(torch.ones(wrong))
 
 
 @pytest.mark.parametrize("name", ["none", "layer", "rms", "group", "batch"])
@@ -99,7 +129,11 @@ def test_a_small_coupling_is_not_lost(dtype):
 
 def test_coupling_without_own_blocks_is_refused():
     swap = torch.tensor([[0.0, 1.0], [1.0, 0.0]]).double()
-    with pytest.raises(ValueError, match="diagonal blocks are 0"):
+    told = (
+        "^coupling must compare with what samples do to their own outputs; "
+        "received a Jacobian whose diagonal blocks are 0$"
+    )
+    with pytest.raises(ValueError, match=told):
         coupling(lambda X: swap @ X, normal(2, 2))
 
 

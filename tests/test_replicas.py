@@ -1,11 +1,14 @@
 """Batched training equals looped training, and nobody touches a neighbour."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lnlib import replicas
 from lnlib.replicas import best_learning_rate, cross, initialise, minibatches, train
 
 STEPS = 12
@@ -127,6 +130,64 @@ def test_a_diverged_replica_is_frozen_and_alone(kind, optimizer, clip):
         assert torch.equal(value[1], before.parameters[name][1])
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_a_replica_that_diverged_once_stays_frozen(optimizer):
+    def spoilt(p, x):
+        return p["w"].square().sum(1) + x
+
+    bad = torch.tensor([0.0, torch.nan])
+    batches = [(torch.zeros(2),)] * 2 + [(bad,)] + [(torch.zeros(2),)] * 3
+    options = {"lr": 0.1, "batches": batches, "optimizer": optimizer}
+    start = {"w": torch.ones(2, 1)}
+    history, before = (train(spoilt, start, steps=n, **options) for n in (6, 2))
+    assert history.diverged_at.tolist() == [-1, 2]
+    assert history.losses[:, 1].isnan().tolist() == [False] * 2 + [True] * 4
+    assert history.parameters["w"][1] == before.parameters["w"][1]
+    assert history.parameters["w"][0] < before.parameters["w"][0]
+
+
+def test_sgd_has_no_momentum_unless_asked():
+    start, batches = {"w": torch.ones(1, 1)}, [()] * 2
+    plain = train(
+        lambda p: p["w"].sum(1),
+        start,
+        lr=0.1,
+        steps=2,
+        batches=batches,
+        optimizer="sgd",
+    )
+    torch.testing.assert_close(plain.parameters["w"], torch.tensor([[0.8]]))
+
+
+def test_clipping_survives_tiny_gradients():
+    slope = torch.tensor([[3e-20, 4e-20], [3e-3, 4e-3]])  # squares of the first are 0
+    history = train(
+        lambda p, x: (p["w"] * x).sum(1),
+        {"w": torch.zeros(2, 2)},
+        lr=1,
+        steps=1,
+        batches=[(slope,)],
+        optimizer="sgd",
+        clip=torch.tensor([1e-21, 1.0]),
+    )
+    expected = -slope * torch.tensor([[1e-21 / (5e-20 + 1e-6)], [1.0]])
+    torch.testing.assert_close(history.parameters["w"], expected, atol=0, rtol=1e-5)
+
+
+def test_freed_memory_is_kept(monkeypatch):
+    told = []
+    libc = SimpleNamespace(mallopt=lambda *pair: told.append(pair))
+    monkeypatch.setattr(replicas.ctypes, "CDLL", lambda name: libc)
+    for system, options in (("glibc", [-3, -2, -1]), ("", [])):  # as in malloc.h
+        told.clear()
+        monkeypatch.setattr(
+            replicas.platform, "libc_ver", lambda system=system: (system, "2")
+        )
+        run([0], 0.03, steps=1)
+        assert sorted(option for option, _ in told) == options
+        assert all(2**26 <= value < 2**31 for _, value in told)  # 64 MB, and an int
+
+
 def test_a_learning_rate_that_explodes_is_reported():
     def quartic(p, x):
         return (p["w"] - x).pow(4).sum(1)
@@ -207,20 +268,38 @@ def test_the_best_learning_rate_has_the_best_mean():
     tie = [[0.5, 0.2, 0.5, 0.1]]
     assert best_learning_rate(tie, GRID) == 2  # the one inside the grid
     assert best_learning_rate([[0.1, -np.inf, 0.9, 0.1]], GRID) == 2
+    assert best_learning_rate([[0.1, 0.9, 0.9, 0.2]], GRID) == 1  # the first inside
+    assert best_learning_rate([["1", "3", "2"]], ["0.1", "0.2", "0.3"]) == 1
+    assert best_learning_rate([[0.1, 0.9, 0.1]] * 2, [1, 2, 3]) == 1
+    assert best_learning_rate([[0.1, 0.4, 0.4, 0.1], [0.1, 0.2, 0.4, 0.1]], GRID) == 2
 
 
 @pytest.mark.parametrize(
     ("scores", "grid", "message"),
     [
         ([[0.9, 0.2, 0.1, 0.1]], GRID, r"layer .* 0.001 at the edge of \[0.001, 1\]"),
-        ([[0.1, 0.2, 0.3, 0.4]], GRID, "received 1 at the edge.*Extend the grid"),
-        ([[0.9]], [0.1], "at least 3"),
+        (
+            [[0.1, 0.2, 0.3, 0.4]],
+            GRID,
+            r"^the best .* of layer .* 1 at the edge.*\. Extend .* that side\.$",
+        ),
+        ([[0.9]], [0.1], "^a learning-rate grid .* at least 3 .*; received"),
         ([[0.9, 0.8]], [0.1, 0.2], "at least 3"),
         ([[0.1, 0.9, 0.1]], [0.1, 0.3, 0.2], "increasing"),
         ([[0.1, 0.9, 0.1]], [0.0, 0.1, 0.2], "positive"),
         ([0.1, 0.9, 0.1, 0.1], GRID, r"\(replica, 4\); received \(4,\)"),
-        ([[0.1, np.nan, 0.9, 0.1]], GRID, "must not be NaN"),
-        ([[0.1] * 4, [0.2] * 4], GRID, r"layer must not all score .* 0\.15 at each"),
+        ([[0.1, 0.9, 0.1]], GRID, r"\(replica, 4\); received \(1, 3\)"),
+        (np.zeros((0, 4)), GRID, r"\(replica, 4\); received \(0, 4\)"),
+        (
+            [[0.1, np.nan, 0.9, 0.1]],
+            GRID,
+            r"must not be NaN; received 1\. Count a diverged .* such as chance\.$",
+        ),
+        (
+            [[0.1] * 4, [0.2] * 4],
+            GRID,
+            r"layer must not all score .* 0\.15 at each .*, or for a score that cannot",
+        ),
         ([[-np.inf] * 4], GRID, "must not all score the same; received -inf"),
     ],
 )
@@ -229,15 +308,20 @@ def test_a_bad_grid_is_refused(scores, grid, message):
         best_learning_rate(scores, grid, arm="layer")
 
 
+def test_an_arm_without_a_name_is_this_arm():
+    with pytest.raises(ValueError, match=r"^scores of this arm must have"):
+        best_learning_rate([], GRID)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"lr": [0.1, 0.2, 0.3]}, "each of 2 replicas"),
         ({"lr": -0.1}, "lr must be a positive number"),
         ({"clip": 0.0}, "clip must be a positive number"),
-        ({"optimizer": "adm"}, "adam, sgd.*Did you mean 'adam'"),
+        ({"optimizer": "adm"}, "^optimizer must .* adam, sgd.*Did you mean 'adam'"),
         ({"batches": []}, "must last for 2 steps; received 0"),
-        ({"parameters": {"w": torch.zeros(2, 1), "v": torch.zeros(3)}}, "leading"),
+        ({"parameters": {"w": torch.zeros(2, 1), "v": torch.zeros(3)}}, r"\(2, 1\)"),
         ({"parameters": {"w": torch.zeros(())}}, "leading replica axis"),
         ({"parameters": {}}, "leading replica axis"),
         ({"loss": lambda p, x: p["w"].sum()}, r"one value per replica, \(2,\)"),
@@ -258,6 +342,21 @@ def test_bad_input_is_refused(changes, message):
 def test_a_batch_larger_than_the_data_is_refused():
     with pytest.raises(ValueError, match="between 1 and 48 cases; received 49"):
         next(minibatches([X, Y], 49, [0]))
+
+
+def test_a_batch_may_hold_one_case_or_all():
+    for size in (1, 48):
+        (x,) = next(minibatches([X], size, [0, 1]))
+        assert x.shape == (2, size, 5)
+    source = minibatches([torch.arange(3)], 2, [0])  # what is left over is skipped
+    sizes = {next(source)[0].shape for _ in range(6)}
+    assert sizes == {(1, 2)}
+
+
+def test_batches_and_parameters_live_where_they_are_asked_for():
+    assert initialise([0, 1], draw, device="meta")["W"].is_meta
+    (x,) = next(minibatches([X.to("meta")], 2, [0]))
+    assert x.is_meta
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binom
+from scipy.stats import binom, bootstrap
 
 from lnlib import stats
 
@@ -81,6 +81,10 @@ def test_proportion_interval_is_wilson():
     assert (found.low, found.high) == pytest.approx((0.5958, 0.9821), abs=1e-4)
     none, every = stats.proportion_interval(0, 8), stats.proportion_interval(8, 8)
     assert none.low == 0 < none.high < every.low < every.high == 1
+    assert (found.estimate, found.n) == (0.9, 10)
+    narrow = stats.proportion_interval(9, 10, level=0.5)
+    assert found.low < narrow.low < narrow.high < found.high
+    assert stats.proportion_interval(1, 1).high == 1
 
 
 @pytest.mark.parametrize("kind", DRAWS)
@@ -102,12 +106,42 @@ def test_bootstrap_interval_depends_on_its_generator_alone():
     )
     assert first == again
     assert first != other
-    with pytest.raises(TypeError, match=r"default_rng\(seed\)"):
+    with pytest.raises(TypeError) as error:
         stats.bootstrap_interval(x, np.median, 7)
+    assert str(error.value) == (
+        "rng must be a numpy.random.Generator; received int. "
+        "Pass np.random.default_rng(seed)."
+    )
+
+
+def test_bootstrap_interval_is_scipys():
+    def last_axis(x, axis):
+        assert axis == -1
+        return np.median(x, axis)
+
+    x = np.random.default_rng(0).normal(size=16)
+    for settings in ({}, {"level": 0.5}, {"resamples": 300}):
+        found = stats.bootstrap_interval(
+            x, last_axis, np.random.default_rng(7), **settings
+        )
+        kept = {"level": 0.95, "resamples": 2000} | settings
+        expected = bootstrap(
+            (x,),
+            np.median,
+            confidence_level=kept["level"],
+            n_resamples=kept["resamples"],
+            rng=np.random.default_rng(7),
+        ).confidence_interval
+        assert found == stats.Estimate(np.median(x), *expected, 16)
+
+
+def test_bootstrap_interval_of_equal_replicas_has_no_width():
+    found = stats.bootstrap_interval([2.0] * 9, np.median, np.random.default_rng(0))
+    assert found == stats.Estimate(2.0, 2.0, 2.0, 9)
 
 
 def test_bootstrap_interval_refuses_a_degenerate_statistic():
-    with pytest.raises(ValueError, match="degenerate"):
+    with pytest.raises(ValueError, match=r"^the bootstrap .* over resamples of 10 rep"):
         stats.bootstrap_interval(
             [0.0] * 9 + [1.0], np.median, np.random.default_rng(0), resamples=50
         )
@@ -130,7 +164,15 @@ def test_a_higher_level_is_wider(x):
     assert wide.high > narrow.high
 
 
+def test_a_paired_difference_is_the_mean_of_differences_at_its_level():
+    hits, others = [True, False, True, True], [False, False, True, False]
+    for level in (0.5, 0.95):
+        found = stats.paired_difference(hits, others, level)
+        assert found == stats.mean_interval([1.0, 0.0, 0.0, 1.0], level)
+
+
 def test_exact_is_marked():
+    assert stats.exact(2.0, 0.0) == stats.Estimate(2.0, 2.0, 2.0, 1, exact=True)
     assert stats.exact(2.0, 0.5, n=20) == stats.Estimate(2.0, 1.5, 2.5, 20, exact=True)
     assert not stats.mean_interval([1, 2]).exact
 
@@ -138,16 +180,22 @@ def test_exact_is_marked():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: stats.mean_interval([1.0]), "at least 2 replicas"),
+        (lambda: stats.mean_interval([1.0]), "^x must be .* at least 2 replicas"),
         (lambda: stats.mean_interval([[1.0, 2.0]]), r"received shape \(1, 2\)"),
         (lambda: stats.mean_interval([1.0, np.nan, 2.0]), r"NaN or infinity at \[1\]"),
-        (lambda: stats.mean_interval([1.0, np.inf]), "diverged replica"),
+        (lambda: stats.mean_interval([1.0, np.inf]), r"\. Decide .* average\.$"),
         (lambda: stats.mean_interval([1.0, 2.0], level=95), "level .* received 95"),
-        (lambda: stats.paired_difference([1, 2], [1, 2, 3]), "received 2 and 3"),
-        (lambda: stats.paired_difference([1, np.nan], [1, 2]), "a must be finite"),
+        (lambda: stats.mean_interval([1.0, 2.0], level=1.0), "received 1"),
+        (lambda: stats.mean_interval([1.0, 2.0], level=0.0), "received 0"),
+        (
+            lambda: stats.paired_difference([1, 2], [1, 2, 3]),
+            "and 3. Pair .* seed.$",
+        ),
+        (lambda: stats.paired_difference([1, 2], [1, np.nan]), "^b must be finite"),
+        (lambda: stats.paired_difference([1, np.nan], [1, 2]), "^a must be finite"),
         (lambda: stats.proportion_interval(5, 4), "successes=5, n=4"),
         (lambda: stats.proportion_interval(0, 0), "n >= 1"),
-        (lambda: stats.proportion_interval(0.5, 4), "whole numbers"),
+        (lambda: stats.proportion_interval(0.5, 4), "^counts must .* n >= 1; received"),
         (lambda: stats.exact(1.0, -1.0), "tolerance"),
         (lambda: stats.exact(1.0, np.nan), "tolerance"),
     ],
