@@ -42,6 +42,12 @@ def test_code_pictures_and_attributes_stay(readable: Any) -> None:
     )
 
 
+def test_a_claims_id_may_break_behind_its_dot(readable: Any) -> None:
+    page = "<td><code>a-b.c-d</code></td><code>1.5 a</code><code>a.b.c</code> a.b"
+    told = page.replace("a-b.c-d", "a-b.<wbr>c-d")
+    assert readable.breakable_ids(page) == told
+
+
 def test_the_cells_of_tables_are_read(readable: Any) -> None:
     tree = new_document("a page")
     cell = nodes.paragraph("", "1e-05 ", nodes.literal("", "1e-05"))

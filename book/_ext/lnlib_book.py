@@ -36,6 +36,7 @@ from pydantic import (
     field_validator,
 )
 from readable import (
+    breakable_ids,
     keep_stops,
     readable_captions,
     readable_html,
@@ -1103,7 +1104,7 @@ def fill(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     readable_tables(doctree)
     keep_stops(doctree)
     for node in doctree.findall(nodes.raw):
-        text = readable_captions(node.astext())
+        text = breakable_ids(readable_captions(node.astext()))
         if 'class="lnlib-verdict" data-claim="' in text:
             for claim_id in by_claim:
                 mark = f'class="lnlib-verdict" data-claim="{claim_id}"'

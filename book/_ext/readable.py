@@ -1,7 +1,8 @@
 """Write what programs print as a book does.
 
 Numbers such as 4.1e-05 stand in tables, findings and captions; here they become powers
-of ten.  And a line must not break between a formula and its comma or bracket.
+of ten.  And a line must not break between a formula and its comma or bracket, nor in a
+word of a claim's id.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ _MINUS_ZERO = re.compile(r"(?<![\w.])[-−](0(?:\.0+)?)(?!\.?\d)")
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _ASIDE = re.compile(r"(<(code|pre|script|style|svg)\b.*?</\2>|<[^>]*>)", re.DOTALL)
 _CAPTION = re.compile(r"(?<=<figcaption>).*?(?=</figcaption>)", re.DOTALL)
+_ID = re.compile(r"(?<=<code>)([\w-]+\.)(?=[\w-]+</code>)")
 _STOP = re.compile(r"[,.;:!?)]+")
 
 
@@ -48,6 +50,11 @@ def readable_html(page: str) -> str:
 def readable_captions(page: str) -> str:
     """Return HTML with the captions of its figures readable."""
     return _CAPTION.sub(lambda found: readable_html(found[0]), page)
+
+
+def breakable_ids(page: str) -> str:
+    """Return HTML in which the id of a claim may break behind its dot."""
+    return _ID.sub(r"\1<wbr>", page)
 
 
 def readable_tables(doctree: nodes.document) -> None:
