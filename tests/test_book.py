@@ -845,9 +845,11 @@ def test_the_status_page_shows_the_last_runs(
             day == read_notebook(results[study].path).metadata.papermill.end_time[:10]
         )
         assert spent == f"{results[study].run['cpu_seconds']:.0f}"
-    versions = tab.inner_text("article")
+    (alike,) = tab.locator(".lnlib-aside li").all_inner_texts()  # one line for all
     for name, version in results[STUDIES[0]].run["versions"].items():
-        assert f"{name} {version}" in versions
+        assert f"{name} {version}" in alike
+    commits = sorted({result.run["commit"] for result in results.values()})
+    assert alike.endswith(f", commit {', '.join(commits)}")
     tab.close()
 
 

@@ -774,16 +774,19 @@ def decision_html(
 
 
 def provenance_html(page: Page, found: Sequence[StudyResult]) -> str:
-    """Return from which runs the verdicts come."""
-    runs = [result.run for result in found if result.run]
-    facts = {
-        f"tier {run['tier']}, seed {run['seed']}, control {run['control']}, "
-        + "settings changed, " * run["exploring"]
-        + ", ".join(f"{k} {v}" for k, v in run["versions"].items())
-        + f", commit {run['commit']}"
-        for run in runs
-    }
-    lines = "".join(f"<li>{escape(line)}</li>" for line in sorted(facts))
+    """Return from which runs the verdicts come: alike ones in a line, with commits."""
+    commits: dict[str, set[str]] = {}
+    for run in (result.run for result in found if result.run):
+        alike = (
+            f"tier {run['tier']}, seed {run['seed']}, control {run['control']}, "
+            + "settings changed, " * run["exploring"]
+            + ", ".join(f"{k} {v}" for k, v in run["versions"].items())
+        )
+        commits.setdefault(alike, set()).add(run["commit"])
+    lines = "".join(
+        f"<li>{escape(alike)}, commit {escape(', '.join(sorted(of)))}</li>"
+        for alike, of in sorted(commits.items())
+    )
     up = "../" * page.docname.count("/")
     return (
         f'<ul class="lnlib-aside">{lines or "<li>No study was run.</li>"}</ul>'
