@@ -804,6 +804,10 @@ def test_every_advice_stands_or_waits_for_its_tier(readers: dict[str, Reader]) -
         told = advice.query_selector_all("li")
         stands = all(r.get_attribute("data-stands") == "true" for r in told)
         assert ("Avoid." in advice.inner_text()) == stands
+    waiting = tab.locator('.lnlib-advice li[data-verdict="not judged"] .lnlib-says')
+    assert set(waiting.all_inner_texts()) == {
+        "No advice: this run does not reach its evidence."
+    }
     tab.close()
 
 

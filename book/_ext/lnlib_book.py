@@ -715,10 +715,13 @@ def advice_html(page: Page, result: StudyResult) -> str:
     for claim in result.record.claims:
         if not claim.practice:
             continue
-        agrees = result.verdict(claim) == claim.expected
-        text = claim.practice if agrees else "No advice: this run does not support it."
+        verdict = result.verdict(claim)
+        judged = verdict in get_args(Verdict)
+        why = "does not support it" if judged else "does not reach its evidence"
+        agrees = verdict == claim.expected
+        text = claim.practice if agrees else f"No advice: this run {why}."
         rows.append(
-            f'<li data-claim="{claim.id}" data-verdict="{result.verdict(claim)}">'
+            f'<li data-claim="{claim.id}" data-verdict="{verdict}">'
             f'<p class="lnlib-says">{escape(text)}</p><p>{badges(result, claim)} '
             f"{escape(claim.says)} {page.place(result, claim)}</p></li>"
         )
