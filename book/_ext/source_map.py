@@ -155,10 +155,11 @@ class SourceMap(_Base):
         claim, study = entry["id"], self.owner[entry["id"]]
         told = nodes.paragraph()
         told += nodes.inline(text=claim, classes=["claim-ref"], claim=claim)
-        says = self.registry[study].claim(claim).says
+        record = self.registry[study]
+        says = record.claim(claim).says
         repeated = "" if "study" in entry else "repeated here; "
         told += nodes.Text(f" {says} ({repeated}")
-        told += nodes.emphasis(text=study)
+        told += nodes.emphasis(text=record.title)
         told += nodes.Text(")")
         return nodes.list_item("", told)
 
@@ -189,7 +190,7 @@ class SourceStudies(_Base):
         for study, about in load_studies().items():
             n = sum(owner == study for owner in self.owner.values())
             told = nodes.paragraph()
-            told += nodes.emphasis(text=study)
+            told += nodes.emphasis(text=self.registry[study].title)
             claims = "1 claim" if n == 1 else f"{n or 'no'} claims"
             of_papers = self._of_papers(study)
             papers = f"; {of_papers} of papers" if of_papers else ""
