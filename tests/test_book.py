@@ -495,6 +495,20 @@ def test_no_figure_is_heavy(book: Path) -> None:
             assert len(figure.encode()) <= figures.MAX_BYTES, (page, figure[:500])
 
 
+def signed_zeros(html: str) -> list[str]:
+    """Return the zeros with a sign among the texts of figures, which are outlines."""
+    return re.findall(r"<!-- ([-−]0(?:\.0+)?) -->", html)
+
+
+def test_no_figure_shows_a_signed_zero(book: Path) -> None:
+    assert signed_zeros("<!-- -0.00 --><!-- −0 --><!-- -0.01 --><!-- 0.00 -->") == [
+        "-0.00",
+        "−0",
+    ]
+    for page in pages(book):
+        assert signed_zeros((book / page).read_text("utf-8")) == [], page
+
+
 # ------------------------------------------------------------------ verdicts
 
 SHOWN = """() => [...document.querySelectorAll(
