@@ -281,7 +281,8 @@ def test_the_best_learning_rate_has_the_best_mean():
         (
             [[0.1, 0.2, 0.3, 0.4]],
             GRID,
-            r"^the best .* layer .* received 1 at the edge.*\. Extend the grid .* side\.$",
+            r"^the best .* layer .* received 1 at the edge.*\. "
+            r"Extend the grid on that side\.$",
         ),
         ([[0.9]], [0.1], "^a learning-rate grid .* at least 3 .*; received"),
         ([[0.9, 0.8]], [0.1, 0.2], "at least 3"),
