@@ -148,10 +148,12 @@ def read_notebook(path: Path) -> Any:
         OSError: there is none, or it cannot be read.
         ProjectError: it is no notebook.
     """
+    return _parse(path, path.read_bytes())
+
+
+def _parse(path: Path, content: bytes) -> Any:
     try:
-        return nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
-    except OSError:
-        raise
+        return nbformat.reads(content.decode(), as_version=4)  # type: ignore[no-untyped-call]
     except Exception as error:  # of JSON, of Unicode, of nbformat
         raise ProjectError(
             f"{path} must be a notebook: {error}. Mend it, or take it from git again"
@@ -199,7 +201,7 @@ def _imports(source: str, name: str) -> frozenset[str]:
 @lru_cache(maxsize=64)
 def _code(path: Path, content: bytes) -> list[tuple[str, str]]:
     """Return id and source of a notebook's code cells, parsed once for a content."""
-    return [(cell.id, cell.source) for cell in code_cells(read_notebook(path))]
+    return [(cell.id, cell.source) for cell in code_cells(_parse(path, content))]
 
 
 def _modules(path: Path, package: Path) -> set[Path]:
