@@ -419,6 +419,28 @@ def test_other_ids_of_cells_make_stale(finished: Project, new: tuple[str, str]) 
 
 
 @pytest.mark.xdist_group("runner")
+def test_edited_while_it_is_read(
+    finished: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A notebook counts as it was read; what was written behind counts next time."""
+    path, read = finished.notebook("one"), Path.read_bytes
+    notebook = read_notebook(path)
+    notebook.cells[-1].source += "\npass"
+    new = nbformat.writes(notebook)
+
+    def read_and_edit(self: Path) -> bytes:
+        content = read(self)
+        if self == path:
+            path.write_text(new, "utf-8")
+        return content
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", read_and_edit)
+        assert status(ONE, finished) == "fresh"
+    assert status(ONE, finished) == "stale: code cells changed"
+
+
+@pytest.mark.xdist_group("runner")
 def test_new_library_makes_stale(
     finished: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
