@@ -9,8 +9,9 @@ JOBS ?= 2
 LAB_OPTIONS ?=
 PYTEST_OPTIONS ?=
 LOCK_OPTIONS ?=
-# The base seeds of `make stability`.
+# The base seeds of `make stability`, and the tier of its runs.
 SEEDS ?= 0:20
+TIER ?= quick
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -27,7 +28,7 @@ help: ## Show this list
 	@echo
 	@echo "  PYTHON=python3.12          the Python to use (3.11 to 3.13), for a new .venv"
 	@echo "  TORCH_INDEX=ADDRESS        where to take torch from, for a new .venv"
-	@echo "  SEEDS=0:20                 base seeds, for make stability"
+	@echo "  SEEDS=0:20 TIER=quick      base seeds and tier, for make stability"
 	@echo "  JOBS=2                     processes at a time"
 
 $(READY): requirements.lock requirements-torch.txt pyproject.toml
@@ -81,8 +82,8 @@ verdicts: $(READY) ## Run every study at quick tier and show its verdicts
 	$(BIN)/python -m lnlib verdicts --tier quick
 
 stability: $(READY) ## Count the verdicts over SEEDS=0:20, for the pages (hours)
-	-$(BIN)/python -m lnlib run --tier quick --seeds $(SEEDS) --jobs $(JOBS)
-	$(BIN)/python -m lnlib verdicts --tier quick --seeds $(SEEDS) --json book/stability.json
+	-$(BIN)/python -m lnlib run --tier $(TIER) --seeds $(SEEDS) --jobs $(JOBS)
+	$(BIN)/python -m lnlib verdicts --tier $(TIER) --seeds $(SEEDS) --json book/stability.json
 
 bench: $(READY) ## Measure the speed of runner and trainer, as ratios
 	$(BIN)/python tests/benchmarks

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -102,6 +103,7 @@ class Stability(BaseModel):
     `law open` where the verdict is the expected one and a law of the claim is not met.
     A seed in none of them has no result.  `inputs` is a digest of all that the results
     depend on, the seed left out; `commits` are those at which the runs were made.
+    A study has one at each tier at which it was measured.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -210,11 +212,20 @@ def measure(
 
 # ------------------------------------------------------------- the file
 
-_FILE = TypeAdapter(dict[str, Stability])
+
+def _each_tier_once(found: tuple[Stability, ...]) -> tuple[Stability, ...]:
+    tiers = [one.tier for one in found]
+    if tiers != [tier for tier in TIERS if tier in tiers]:
+        raise ValueError(f"tiers must rise, each once; received {', '.join(tiers)}")
+    return found
 
 
-def load(path: Path) -> dict[str, Stability]:
-    """Return what a file says of each study; nothing if there is none.
+Tiers = Annotated[tuple[Stability, ...], AfterValidator(_each_tier_once)]
+_FILE = TypeAdapter(dict[str, Tiers])
+
+
+def load(path: Path) -> dict[str, tuple[Stability, ...]]:
+    """Return what a file says of each study, by rising tier; nothing if there is none.
 
     Raises:
         StabilityError: it is not what :func:`save` writes.
@@ -231,14 +242,18 @@ def load(path: Path) -> dict[str, Stability]:
 
 
 def save(found: Mapping[str, Stability], path: Path) -> None:
-    """Write studies into a file; what it says of others stays.
+    """Write studies into a file; what it says of others and of other tiers stays.
 
     So does what it says of a study of which no seed has a result now.
 
     Raises:
         StabilityError: as in :func:`load`.
     """
-    measured = {name: one for name, one in found.items() if one.commits}
-    whole = dict(sorted((load(path) | measured).items()))
+    whole = load(path)
+    for name, one in found.items():
+        if one.commits:
+            tiers = {old.tier: old for old in whole.get(name, ())} | {one.tier: one}
+            whole[name] = tuple(tiers[tier] for tier in TIERS if tier in tiers)
+    whole = dict(sorted(whole.items()))
     text = json.dumps(_FILE.dump_python(whole, mode="json"), indent=1)
     path.write_text(text + "\n", encoding="utf-8")

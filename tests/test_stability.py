@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import shutil
@@ -241,7 +242,7 @@ def test_the_table_and_its_file(
     assert "one (quick) has no result at seeds 3: missing" in told
     assert "run: python -m lnlib run one --tier quick --seeds 3" in told
     assert (
-        load(file)["one"] == measure(project.record("one"), "quick", SEEDS, project)[0]
+        load(file)["one"] == measure(project.record("one"), "quick", SEEDS, project)[:1]
     )
 
     assert cli.main([*words[:4], "0:3"]) == 0, "an unexpected verdict is a result"
@@ -272,11 +273,13 @@ def test_a_run_over_seeds_is_resumed(
 # ------------------------------------------------------------- the file
 
 
-def made_up(inputs: str = "0", **claims: dict[str, tuple[int, ...]]) -> Stability:
+def made_up(
+    inputs: str = "0", tier: str = "quick", **claims: dict[str, tuple[int, ...]]
+) -> Stability:
     """Return a measurement at three seeds."""
     named = {f"one.{name}": outcomes for name, outcomes in claims.items()}
     return Stability(
-        tier="quick", seeds=(0, 1, 2), inputs=inputs, commits=("abc",), claims=named
+        tier=tier, seeds=(0, 1, 2), inputs=inputs, commits=("abc",), claims=named
     )
 
 
@@ -285,7 +288,12 @@ def test_a_file_keeps_what_it_says_of_others(tmp_path: Path) -> None:
     first, second = made_up(mean={"holds": (0, 1)}), made_up(mean={"fails": (0, 1, 2)})
     save({"one": first, "two": first}, file)
     save({"two": second, "one": first.model_copy(update={"commits": ()})}, file)
-    assert load(file) == {"one": first, "two": second}
+    assert load(file) == {"one": (first,), "two": (second,)}
+    higher = made_up(tier="book", mean={"holds": (0,)})
+    save({"one": higher}, file)
+    save({"one": second}, file)
+    assert load(file) == {"one": (second, higher), "two": (second,)}
+    save({"one": first}, file)
     assert '"holds": "0:2"' in file.read_text()
     assert load(tmp_path / "none.json") == {}
 
@@ -297,6 +305,7 @@ def test_a_file_keeps_what_it_says_of_others(tmp_path: Path) -> None:
         ('"0:2"', '"0:2,1"'),
         ('"holds": "0:2"', '"holds": "0:2", "fails": "1"'),
         ('"quick"', '"quik"'),
+        ('"book"', '"quick"'),
         ('"inputs"', '"input"'),
         ("{", "["),
     ],
@@ -304,6 +313,7 @@ def test_a_file_keeps_what_it_says_of_others(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_is_refused(tmp_path: Path, old: str, new: str) -> None:
     file = tmp_path / "stability.json"
     save({"one": made_up(mean={"holds": (0, 1)})}, file)
+    save({"one": made_up(tier="book", mean={"fails": (0,)})}, file)
     edit(file, old, new)
     with pytest.raises(stability.StabilityError, match=r"stability\.json must be what"):
         load(file)
@@ -311,10 +321,11 @@ def test_a_file_that_cannot_be_is_refused(tmp_path: Path, old: str, new: str) ->
 
 def test_the_book_s_file_is_of_its_studies() -> None:
     project = Project(HERE)
-    for name, found in load(HERE / "book" / "stability.json").items():
+    for name, tiers in load(HERE / "book" / "stability.json").items():
         record = project.record(name)
-        if found.inputs == stability.digest(name, found.tier, project):
-            assert found.claims.keys() == {claim.id for claim in record.claims}
+        for found in tiers:
+            if found.inputs == stability.digest(name, found.tier, project):
+                assert found.claims.keys() == {claim.id for claim in record.claims}
 
 
 # ------------------------------------------------------------- the pages
@@ -334,7 +345,7 @@ class Pages:
         )
 
     def show(self, part: str) -> str:
-        measured = load(self.file).get("one")
+        measured = load(self.file).get("one", ())
         found = self.book.with_seeds(self.result, measured, self.project)
         return getattr(self.book, part)(
             self.page, found if part == "board_html" else [found]
@@ -375,11 +386,12 @@ def test_stability_is_shown(pages: Pages, part: str) -> None:
     found = made_up(inputs, mean={"holds": (0, 1, 2)}, spread=spread)
     save({"one": found}, pages.file)
     shown = pages.show(part)
-    assert "1 of 2 claims came out as expected at every one." in shown
-    assert "(tier quick, 3 seeds)" in shown
+    wanted = "at tier quick, 1 of 2 claims came out as expected at every one of 3 seeds"
+    assert wanted in shown
+    assert "not measured:" not in shown
     counts = {"3 of 3 seeds": part != "stability_html", "1 of 3 seeds": True}
-    for count, wanted in counts.items():
-        assert (f">{count}</span>" in shown) == wanted
+    for count, there in counts.items():
+        assert (f">{count}</span>" in shown) == there
     assert "fails at 1 of 3 seeds, tier quick; undecided at 2; no result at 1" in shown
     assert shown.count('data-stable="false"') == 1
 
@@ -389,6 +401,50 @@ def test_no_claim_is_named_without_need(pages: Pages) -> None:
     always = {"mean": {"holds": (0, 1, 2)}, "spread": {"fails": (0, 1, 2)}}
     save({"one": made_up(inputs, **always)}, pages.file)
     shown = pages.show("stability_html")
-    assert "2 of 2 claims came out as expected at every one." in shown
+    assert "2 of 2 claims came out as expected at every one of 3 seeds." in shown
     assert "one.mean" not in shown
-    assert json.loads(pages.file.read_text())["one"]["seeds"] == "0:3"
+    assert json.loads(pages.file.read_text())["one"][0]["seeds"] == "0:3"
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_each_tier_is_told(pages: Pages, part: str) -> None:
+    always = {"mean": {"holds": (0, 1, 2)}, "spread": {"fails": (0, 1, 2)}}
+    for tier, claims in (
+        ("quick", always),
+        ("book", always | {"mean": {"holds": (0,), "undecided": (1, 2)}}),
+    ):
+        inputs = stability.digest("one", tier, pages.project)
+        save({"one": made_up(inputs, tier, **claims)}, pages.file)
+    shown = pages.show(part)
+    assert "at tier quick, 2 of 2 claims" in shown
+    assert "at tier book, 1 of 2 claims" in shown
+    worst = "holds at 3 of 3 seeds, tier quick; holds at 1 of 3 seeds, tier book; "
+    assert f'{worst}undecided at 1 to 2">1 of 3 seeds</span>' in shown
+    assert shown.count('data-stable="false"') == 1
+    if part == "stability_html":
+        assert "Tier book: undecided at 1 to 2" in shown
+
+
+def test_a_claim_that_no_tier_measured_is_counted(pages: Pages) -> None:
+    higher = pages.result.record.model_copy(
+        update={
+            "claims": tuple(
+                c.model_copy(update={"tier": "book"}) if c.id == "one.mean" else c
+                for c in pages.result.record.claims
+            )
+        }
+    )
+    pages.result = dataclasses.replace(pages.result, record=higher)
+    inputs = stability.digest("one", "quick", pages.project)
+    found = {"mean": {"not judged": (0, 1, 2)}, "spread": {"fails": (0, 1, 2)}}
+    save({"one": made_up(inputs, **found)}, pages.file)
+    shown = pages.show("stability_html")
+    assert "1 of 1 claims came out" in shown
+    assert "not measured: 1 of 2 claims." in shown
+    assert f"Not measured, or not all: {higher.title}." in shown
+    inputs = stability.digest("one", "book", pages.project)
+    found["mean"] = {"holds": (0, 1, 2)}
+    save({"one": made_up(inputs, "book", **found)}, pages.file)
+    shown = pages.show("stability_html")
+    assert "at tier book, 2 of 2 claims" in shown
+    assert "ot measured" not in shown

@@ -87,8 +87,8 @@ logger = logging.getLogger(__name__)
 class StudyResult:
     """What the executed notebook of one study says; empty when it was not run.
 
-    `seeds` is what its claims came out as at other seeds, if that was measured;
-    `outdated` says that it was, with other inputs than the present ones.
+    `seeds` is what its claims came out as at other seeds, for each tier at which that
+    was measured; `outdated` says that one was measured with other inputs than now.
     """
 
     record: StudyRecord
@@ -96,12 +96,16 @@ class StudyResult:
     bundles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     run: Mapping[str, Any] = field(default_factory=dict)
     day: str = ""  # on which it ran, as in 2026-11-27, in UTC
-    seeds: stability.Stability | None = None
+    seeds: tuple[stability.Stability, ...] = ()
     outdated: bool = False
 
     def verdict(self, claim: Claim) -> str:
         """Return the verdict of the claim, or "not run"."""
         return str(self.bundles.get(claim.id, {}).get("verdict", NOT_RUN))
+
+    def over_seeds(self, claim: Claim) -> list[stability.Stability]:
+        """Return the measurements over seeds that tell anything of the claim."""
+        return [one for one in self.seeds if one.counts(claim)]
 
     def evidence(self, claim: Claim) -> list[claims.Evidence]:
         """Return the evidence of the claim as it was recorded."""
@@ -175,7 +179,7 @@ def results(app: Sphinx) -> dict[str, StudyResult]:
         _RESULTS[app] = {
             name: with_seeds(
                 read_study(app.env, record, docname),
-                measured.get(name),
+                measured.get(name, ()),
                 project_of(app.env),
             )
             for name, (record, docname) in studies(app.env).items()
@@ -184,15 +188,16 @@ def results(app: Sphinx) -> dict[str, StudyResult]:
 
 
 def with_seeds(
-    result: StudyResult, measured: stability.Stability | None, project: Project
+    result: StudyResult, measured: Sequence[stability.Stability], project: Project
 ) -> StudyResult:
-    """Return a result with its stability over seeds, if that is of these inputs."""
-    if measured is None:
-        return result
-    now = stability.digest(result.record.study, measured.tier, project)
-    if measured.inputs != now:
-        return replace(result, outdated=True)
-    return replace(result, seeds=measured)
+    """Return a result with its stability over seeds, where that is of these inputs."""
+    study = result.record.study
+    now = tuple(
+        one
+        for one in measured
+        if one.inputs == stability.digest(study, one.tier, project)
+    )
+    return replace(result, seeds=now, outdated=len(now) < len(measured))
 
 
 # ------------------------------------------------------------------ decisions
@@ -429,17 +434,23 @@ def badges(result: StudyResult, claim: Claim) -> str:
 
 
 def over_seeds(result: StudyResult, claim: Claim) -> str:
-    """Return at how many seeds the expected verdict came; "" if not measured."""
-    found = result.seeds
-    if found is None or not found.counts(claim):
+    """Return at how many seeds the expected verdict came; "" if not measured.
+
+    Of several tiers it is the one with the most seeds that gave another.
+    """
+    found = result.over_seeds(claim)
+    if not found:
         return ""
-    count = f"{found.given(claim)} of {len(found.seeds)} seeds"
-    told = f"{stability.wanted(claim, found.tier)} at {count}, tier {found.tier}"
-    if others := found.others(claim):
-        told += f"; {others}"
+    told = []
+    for one in found:
+        count = f"{one.given(claim)} of {len(one.seeds)} seeds"
+        told.append(f"{stability.wanted(claim, one.tier)} at {count}, tier {one.tier}")
+        told += [one.others(claim)] * bool(one.others(claim))
+    worst = min(found, key=lambda one: one.given(claim) / len(one.seeds))
     return (
-        f'<span class="lnlib-seeds" data-stable="{str(found.stable(claim)).lower()}" '
-        f'title="{escape(told, quote=True)}">{count}</span>'
+        f'<span class="lnlib-seeds" data-stable="{str(worst.stable(claim)).lower()}" '
+        f'title="{escape("; ".join(told), quote=True)}">'
+        f"{worst.given(claim)} of {len(worst.seeds)} seeds</span>"
     )
 
 
@@ -641,22 +652,27 @@ def compact_html(page: Page, found: Sequence[StudyResult]) -> str:
 
 def seeds_told(found: Sequence[StudyResult]) -> str:
     """Return in a sentence or two how stable the verdicts are over seeds."""
-    measured = [r for r in found if r.seeds is not None]
-    if not measured:
+    pairs = [(r, c) for r in found for c in r.record.claims]
+    parts = []
+    for tier in claims.TIERS:
+        measured = [
+            (one, claim)
+            for result, claim in pairs
+            for one in result.over_seeds(claim)
+            if one.tier == tier
+        ]
+        if measured:
+            stable = sum(one.stable(claim) for one, claim in measured)
+            seeds = " or ".join(sorted({f"{len(one.seeds)}" for one, _ in measured}))
+            parts.append(
+                f"at tier {tier}, {stable} of {len(measured)} claims came out as "
+                f"expected at every one of {seeds} seeds"
+            )
+    if not parts:
         return "Over seeds: not measured."
-    counted = [(r.seeds, c) for r in measured for c in r.record.claims]
-    judged = [(s, c) for s, c in counted if s is not None and s.counts(c)]
-    stable = sum(s.stable(c) for s, c in judged)
-    how = sorted({f"tier {s.tier}, {len(s.seeds)} seeds" for s, _ in judged})
-    parts = [
-        f"Over seeds ({'; '.join(how)}): {stable} of {len(judged)} claims came out as "
-        "expected at every one."
-    ] * bool(judged)
-    unjudged = len(counted) - len(judged)
-    parts += [f"Of a higher tier, and not measured: {unjudged}."] * bool(unjudged)
-    missing = f"{len(found) - len(measured)} of {len(found)} studies"
-    parts += [f"Not measured in {missing}."] * (len(measured) < len(found))
-    return " ".join(parts)
+    lacking = sum(not result.over_seeds(claim) for result, claim in pairs)
+    parts += [f"not measured: {lacking} of {len(pairs)} claims"] * bool(lacking)
+    return f"Over seeds: {'; '.join(parts)}."
 
 
 def stability_html(page: Page, found: Sequence[StudyResult]) -> str:
@@ -665,16 +681,16 @@ def stability_html(page: Page, found: Sequence[StudyResult]) -> str:
         f'<li data-claim="{claim.id}" data-verdict="{result.verdict(claim)}">'
         f"<p>{badges(result, claim)} {over_seeds(result, claim)} "
         f'<a href="{page.judged(result, claim)}"><code>{claim.id}</code></a></p>'
-        f"<p>{escape(result.seeds.others(claim))}</p></li>"
+        f"<p>Tier {one.tier}: {escape(one.others(claim))}</p></li>"
         for result in found
         for claim in result.record.claims
-        if result.seeds
-        and result.seeds.counts(claim)
-        and not result.seeds.stable(claim)
+        for one in result.over_seeds(claim)
+        if not one.stable(claim)
     )
     lines = [seeds_told(found)]
+    lacking = [r for r in found if not all(map(r.over_seeds, r.record.claims))]
     for why, studies_of in (
-        ("Not measured", [r for r in found if not r.seeds and not r.outdated]),
+        ("Not measured, or not all", [r for r in lacking if not r.outdated]),
         ("Not measured since they changed", [r for r in found if r.outdated]),
     ):
         titles = "; ".join(r.record.title for r in studies_of)
