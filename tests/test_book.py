@@ -34,7 +34,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, TimeoutError
 from pypdf import PdfReader
 from studies import blocks, guarded
 
-from lnlib import figures, runner
+from lnlib import figures, runner, stability
 from lnlib.claims import MAX_SEED, TIERS
 from lnlib.registry import Paper, load_registry, paper_name
 from lnlib.results import (
@@ -598,6 +598,7 @@ def test_a_wrong_verdict_is_noticed(
 
 def test_verdicts_json(book: Path, results: dict[str, Result]) -> None:
     board = json.loads((book / "verdicts.json").read_text("utf-8"))
+    measured = json.loads((ROOT / "book" / "stability.json").read_text("utf-8"))
     assert board["tier"] == "quick"
     found = {
         claim["claim"]: claim["verdict"]
@@ -610,6 +611,9 @@ def test_verdicts_json(book: Path, results: dict[str, Result]) -> None:
         assert all(claim["reach"]["scale"] for claim in study["claims"])
         assert study["run"]["tier"] == "quick"
         assert study["run"]["versions"] == results[name].run["versions"]
+        kept = measured.get(name, [])
+        now = {tier: stability.digest(name, tier, project) for tier in TIERS}
+        assert study["seeds"] == [m for m in kept if m["inputs"] == now[m["tier"]]]
 
 
 def test_findings_carry_the_numbers_of_the_run(book: Path, readable: Any) -> None:

@@ -1161,7 +1161,7 @@ def write_json(app: Sphinx, error: Exception | None) -> None:
                 "title": result.record.title,
                 "page": app.builder.get_target_uri(result.docname),
                 "run": {k: v for k, v in result.run.items() if k != "expected"},
-                "seeds": result.seeds and result.seeds.model_dump(mode="json"),
+                "seeds": [one.model_dump(mode="json") for one in result.seeds],
                 "claims": [
                     {
                         "claim": claim.id,
