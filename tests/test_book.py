@@ -612,7 +612,7 @@ def test_verdicts_json(book: Path, results: dict[str, Result]) -> None:
         assert study["run"]["tier"] == "quick"
         assert study["run"]["versions"] == results[name].run["versions"]
         kept = measured.get(name, [])
-        now = {tier: stability.digest(name, tier, project) for tier in TIERS}
+        now = {tier: stability.digest(name, tier, PROJECT) for tier in TIERS}
         assert study["seeds"] == [m for m in kept if m["inputs"] == now[m["tier"]]]
 
 

@@ -690,7 +690,7 @@ def stability_html(page: Page, found: Sequence[StudyResult]) -> str:
     lines = [seeds_told(found)]
     lacking = [r for r in found if not all(map(r.over_seeds, r.record.claims))]
     for why, studies_of in (
-        ("Not measured, or not all", [r for r in lacking if not r.outdated]),
+        ("Not every claim is measured", [r for r in lacking if not r.outdated]),
         ("Not measured since they changed", [r for r in found if r.outdated]),
     ):
         titles = "; ".join(r.record.title for r in studies_of)
