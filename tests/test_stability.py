@@ -436,15 +436,19 @@ def test_a_claim_that_no_tier_measured_is_counted(pages: Pages) -> None:
     )
     pages.result = dataclasses.replace(pages.result, record=higher)
     inputs = stability.digest("one", "quick", pages.project)
-    found = {"mean": {"not judged": (0, 1, 2)}, "spread": {"fails": (0, 1, 2)}}
-    save({"one": made_up(inputs, **found)}, pages.file)
-    shown = pages.show("stability_html")
-    assert "1 of 1 claims came out" in shown
-    assert "not measured: 1 of 2 claims." in shown
-    assert f"Not every claim is measured: {higher.title}." in shown
+    spread = {"fails": (0, 1, 2)}
+    for mean, count in (
+        ({"not judged": (0, 1, 2)}, "1 of 1"),
+        ({"not judged": (0, 1), "law missed": (2,)}, "1 of 2"),
+    ):
+        save({"one": made_up(inputs, mean=mean, spread=spread)}, pages.file)
+        shown = pages.show("stability_html")
+        assert f"{count} claims came out" in shown
+        assert "not measured: 1 of 2 claims." in shown
+        assert f"Not every claim is measured: {higher.title}." in shown
     inputs = stability.digest("one", "book", pages.project)
-    found["mean"] = {"holds": (0, 1, 2)}
-    save({"one": made_up(inputs, "book", **found)}, pages.file)
+    mean = {"holds": (0, 1, 2)}
+    save({"one": made_up(inputs, "book", mean=mean, spread=spread)}, pages.file)
     shown = pages.show("stability_html")
     assert "at tier book, 2 of 2 claims" in shown
     assert "measured" not in shown

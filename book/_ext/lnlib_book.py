@@ -107,6 +107,18 @@ class StudyResult:
         """Return the measurements over seeds that tell anything of the claim."""
         return [one for one in self.seeds if one.counts(claim)]
 
+    @property
+    def unmeasured(self) -> list[Claim]:
+        """The claims that are judged at no tier that was measured over seeds."""
+        return [
+            claim
+            for claim in self.record.claims
+            if all(
+                stability.wanted(claim, one.tier) == claims.NOT_JUDGED
+                for one in self.seeds
+            )
+        ]
+
     def evidence(self, claim: Claim) -> list[claims.Evidence]:
         """Return the evidence of the claim as it was recorded."""
         found = self.bundles.get(claim.id, {}).get("evidence", [])
@@ -670,7 +682,7 @@ def seeds_told(found: Sequence[StudyResult]) -> str:
             )
     if not parts:
         return "Over seeds: not measured."
-    lacking = sum(not result.over_seeds(claim) for result, claim in pairs)
+    lacking = sum(len(result.unmeasured) for result in found)
     parts += [f"not measured: {lacking} of {len(pairs)} claims"] * bool(lacking)
     return f"Over seeds: {'; '.join(parts)}."
 
@@ -688,9 +700,11 @@ def stability_html(page: Page, found: Sequence[StudyResult]) -> str:
         if not one.stable(claim)
     )
     lines = [seeds_told(found)]
-    lacking = [r for r in found if not all(map(r.over_seeds, r.record.claims))]
     for why, studies_of in (
-        ("Not every claim is measured", [r for r in lacking if not r.outdated]),
+        (
+            "Not every claim is measured",
+            [r for r in found if r.unmeasured and not r.outdated],
+        ),
         ("Not measured since they changed", [r for r in found if r.outdated]),
     ):
         titles = "; ".join(r.record.title for r in studies_of)
