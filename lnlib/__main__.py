@@ -41,6 +41,7 @@ from lnlib.results import (
     Result,
     read_result,
     result_path,
+    standing,
     status,
 )
 from lnlib.stability import (
@@ -222,12 +223,16 @@ def run_studies(
     jobs: list[Job], project: Project, run: Run, workers: int, force: bool
 ) -> int:
     """Bring results up to date, and hand them to the book."""
-    states = {job: status(job, project) for job in jobs}
-    due = [job for job in jobs if force or not states[job].startswith(runner.ENDED)]
-    for job in due:
-        discarded = states[job].startswith(("stale", "damaged"))
-        say(f"{job}: {states[job]}{' (discarded)' * discarded}")
-    done = [runner.execute(job, project) for job in jobs if job not in due]
+    due, done = [], []
+    for job in jobs:
+        state, result = standing(job, project)
+        if state.startswith(runner.ENDED) and not force:
+            error = runner.objection(job, state, result, project)
+            done.append(runner.Outcome(job, error))
+        else:
+            due.append(job)
+            discarded = state.startswith(("stale", "damaged"))
+            say(f"{job}: {state}{' (discarded)' * discarded}")
     done += follow(due, project, run, workers)
     failed = {outcome.job for outcome in done if outcome.error}
     for outcome in done:

@@ -14,7 +14,8 @@ import hashlib
 import json
 import platform
 import re
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,10 +23,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import nbformat
-
 from lnlib.claims import NOT_JUDGED, RUN_MIME, VERDICT_MIME, check_bundle
 from lnlib.registry import StudyRecord, load_study, study_names
+
+# jsonschema, which nbformat imports, looks for a grammar of addresses that no notebook
+# needs.  To load it takes longer than all the rest.
+modules: dict[str, Any] = sys.modules
+modules.setdefault("rfc3987_syntax", None)
+import nbformat  # noqa: E402
+
+if modules["rfc3987_syntax"] is None:
+    del modules["rfc3987_syntax"]
 
 DEFAULTS = {"tier": "book", "seed": 0, "control": "none", "device": "cpu"}
 LIBRARIES = ("torch", "numpy", "scipy", "scikit-learn", "statsmodels", "matplotlib")
@@ -187,7 +195,7 @@ def _imports(source: str, name: str) -> frozenset[str]:
         tree = ast.parse(source, name)
     except SyntaxError as error:
         raise ProjectError(f"{name} must be Python: {error}") from error
-    for node in ast.walk(tree):
+    for node in _statements(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -196,6 +204,14 @@ def _imports(source: str, name: str) -> frozenset[str]:
             )
             names |= {".".join([*base, alias.name]) for alias in node.names}
     return frozenset(name for name in names if name.split(".")[0] == "lnlib")
+
+
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield the statements within a node, at any depth; expressions hold none."""
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.expr):
+            yield child
+            yield from _statements(child)
 
 
 @lru_cache(maxsize=64)

@@ -32,6 +32,7 @@ from lnlib.results import (
     Job,
     Project,
     ProjectError,
+    Result,
     bundles,
     code_cells,
     failed_path,
@@ -202,19 +203,30 @@ def execute(
                 if force or not state.startswith(ENDED):
                     state, result = "run", None
                     error = _execute(job, project, path, limit or LIMITS[job.tier])
-        if state.startswith("failed: "):
-            error = (
-                f"{state.removeprefix('failed: ')}\nIts traceback is in "
-                f"{failed_path(job, project)}; --force runs it again"
-            )
         if error is None:
-            result = result or read_result(path, project)
-            error = "; ".join(surprises(result, project.record(job.study))) or None
+            error = objection(job, state, result, project)
     except OSError as trouble:
         error = _no_room(trouble, path)
     except DamagedResult as trouble:  # another run has discarded it just now
         error = str(trouble)
     return Outcome(job, error, time.monotonic() - started)
+
+
+def objection(
+    job: Job, state: str, result: Result | None, project: Project
+) -> str | None:
+    """Say why a job that has ended has no result that counts, or None if it has one.
+
+    `state` and `result` are as :func:`lnlib.results.standing` returns them; without a
+    result it is read.
+    """
+    if state.startswith("failed: "):
+        return (
+            f"{state.removeprefix('failed: ')}\nIts traceback is in "
+            f"{failed_path(job, project)}; --force runs it again"
+        )
+    result = result or read_result(result_path(job, project), project)
+    return "; ".join(surprises(result, project.record(job.study))) or None
 
 
 def _execute(job: Job, project: Project, path: Path, limit: float) -> str | None:

@@ -350,7 +350,7 @@ def interrupt(here: Callable[..., Any], before: bool) -> Callable[..., Any]:
 
 POINTS = [  # where, and whether the study has its result by then
     (runner, "_check_parameters", False),
-    (cli, "status", False),
+    (cli, "standing", False),
     (runner, "inputs", False),
     (papermill, "execute_notebook", False),
     (runner, "seal", False),

@@ -592,3 +592,13 @@ def test_plain_papermill(project: Project) -> None:
     notebook = read_notebook(project.root / "out.ipynb")
     assert len(results.verdicts_of(notebook, project)) == 2
     assert bundles(notebook, RUN_MIME)[0]["seed"] == 7
+
+
+def test_no_grammar_of_addresses_is_loaded() -> None:
+    """It takes longer than all else that a command loads; others may load it later."""
+    code = (
+        "import sys, lnlib.__main__\n"
+        "assert 'rfc3987_syntax' not in sys.modules\n"
+        "import rfc3987_syntax"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
