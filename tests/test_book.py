@@ -29,6 +29,8 @@ import axe
 import numpy as np
 import pytest
 import yaml
+from docutils import nodes
+from docutils.utils import new_document
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page, TimeoutError
 from pypdf import PdfReader
@@ -993,6 +995,31 @@ def test_the_evidence_stands_where_the_list_of_verdicts_says(
             )
             assert squeezed(claim.id) in sheets[page - 1]
     assert "outcome" not in listed
+
+
+def test_code_has_one_bar_to_open_it(extension: Any) -> None:
+    """A hidden cell without outputs opens with the hidden one behind it."""
+
+    def cell(text: str, *outputs: nodes.Node, hidden: bool = True) -> nodes.container:
+        source = nodes.container("", nodes.literal_block(text, text))
+        mode = {"hide_mode": "input"} if hidden else {}
+        return nodes.container("", source, *outputs, **mode)
+
+    tree = new_document("a page")
+    tree += [cell("1"), cell("2"), cell("3", nodes.container()), cell("4")]
+    tree += [nodes.paragraph("", "between"), cell("5"), cell("6", hidden=False)]
+    extension.join_hidden(None, tree)
+    blocks = [[b.astext() for b in top.findall(nodes.literal_block)] for top in tree]
+    assert blocks == [["1", "2", "3"], ["4"], [], ["5"], ["6"]]
+    assert [len(top) for top in tree] == [2, 1, 1, 1, 1]
+
+
+def test_no_bar_follows_a_bar(book: Path) -> None:
+    hidden = r'<div class="cell tag_hide-input'
+    for study in STUDIES:
+        page = (book / chapter(study)).read_text("utf-8")
+        assert re.search(rf"{hidden}[^>]*>\s*<details", page)
+        assert not re.search(rf"</details>\s*</div>\s*{hidden}", page), study
 
 
 def test_what_is_closed_on_a_page_is_open_in_print(

@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 from weakref import WeakKeyDictionary
@@ -1076,6 +1077,17 @@ def insert_card(app: Sphinx, doctree: nodes.document) -> None:
         showing(app.env).add(docname)
 
 
+def join_hidden(app: Sphinx, doctree: nodes.document) -> None:
+    """Let a hidden code cell without outputs open with the hidden one behind it."""
+    cells = list(doctree.findall(nodes.container))
+    hidden = [cell for cell in cells if cell.get("hide_mode") == "input"]
+    for cell, behind in pairwise(hidden):
+        follows = cell.next_node(descend=False, siblings=True) is behind
+        if follows and len(cell) == 1:  # its source
+            behind[0].insert(0, cell[0].children)
+            cell.parent.remove(cell)
+
+
 def shown(doctree: nodes.document) -> Iterator[nodes.Element]:
     """Yield every node that has to be filled from results."""
     yield from list(doctree.findall(Placeholder))
@@ -1213,6 +1225,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", configure, priority=100)
     app.connect("env-before-read-docs", refuse_missing)
     app.connect("doctree-read", insert_card)
+    app.connect("doctree-read", join_hidden)
     app.connect("env-purge-doc", purge)
     app.connect("env-merge-info", merge)
     app.connect("env-updated", rewrite)
