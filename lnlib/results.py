@@ -15,7 +15,7 @@ import json
 import platform
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,12 +28,12 @@ from lnlib.registry import StudyRecord, load_study, study_names
 
 # jsonschema, which nbformat imports, looks for a grammar of addresses that no notebook
 # needs.  To load it takes longer than all the rest.
-modules: dict[str, Any] = sys.modules
-modules.setdefault("rfc3987_syntax", None)
+_loaded: dict[str, Any] = sys.modules
+_loaded.setdefault("rfc3987_syntax", None)
 import nbformat  # noqa: E402
 
-if modules["rfc3987_syntax"] is None:
-    del modules["rfc3987_syntax"]
+if _loaded["rfc3987_syntax"] is None:
+    del _loaded["rfc3987_syntax"]
 
 DEFAULTS = {"tier": "book", "seed": 0, "control": "none", "device": "cpu"}
 LIBRARIES = ("torch", "numpy", "scipy", "scikit-learn", "statsmodels", "matplotlib")
@@ -195,7 +195,7 @@ def _imports(source: str, name: str) -> frozenset[str]:
         tree = ast.parse(source, name)
     except SyntaxError as error:
         raise ProjectError(f"{name} must be Python: {error}") from error
-    for node in _statements(tree):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -204,14 +204,6 @@ def _imports(source: str, name: str) -> frozenset[str]:
             )
             names |= {".".join([*base, alias.name]) for alias in node.names}
     return frozenset(name for name in names if name.split(".")[0] == "lnlib")
-
-
-def _statements(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield the statements within a node, at any depth; expressions hold none."""
-    for child in ast.iter_child_nodes(node):
-        if not isinstance(child, ast.expr):
-            yield child
-            yield from _statements(child)
 
 
 @lru_cache(maxsize=64)

@@ -594,6 +594,15 @@ def test_plain_papermill(project: Project) -> None:
     assert bundles(notebook, RUN_MIME)[0]["seed"] == 7
 
 
+def test_an_import_counts_wherever_it_stands(project: Project) -> None:
+    add_study(
+        project, "one", work="def late():\n    if True:\n        import lnlib.probes"
+    )
+    assert "lnlib/probes.py" in results.surroundings(["one"], project)
+    add_study(project, "two", work="import math")
+    assert "lnlib/probes.py" not in results.surroundings(["two"], project)
+
+
 def test_no_grammar_of_addresses_is_loaded() -> None:
     """It takes longer than all else that a command loads; others may load it later."""
     code = (
