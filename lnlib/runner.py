@@ -231,7 +231,9 @@ def objection(
 
 def _execute(job: Job, project: Project, path: Path, limit: float) -> str | None:
     """Run the notebook and put its sealed result at `path`; return what went wrong."""
-    import papermill  # takes a second
+    import papermill  # takes a moment
+
+    from lnlib.engine import Engine
 
     source = project.notebook(job.study)
     failed = failed_path(job, project)
@@ -250,6 +252,7 @@ def _execute(job: Job, project: Project, path: Path, limit: float) -> str | None
                 source,
                 partial,
                 job.parameters,
+                engine_name=Engine.__name__,
                 kernel_name="python3",
                 progress_bar=False,
                 cwd=source.parent,

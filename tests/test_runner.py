@@ -13,6 +13,8 @@ from typing import Any
 
 import jupyter_cache
 import nbformat
+import papermill
+import papermill.engines
 import pytest
 from jupyter_cache import get_cache
 from studies import IMPORTS, MEASURE, OPEN, PARAMETERS, add_study, edit, make_project
@@ -146,6 +148,21 @@ def test_time_limit(project: Project, cells: dict[str, str]) -> None:
     outcome = execute(ONE, project, limit=6)
     assert "ran longer than 6 s" in str(outcome.error)
     assert no_result(project)
+
+
+@pytest.mark.parametrize("work", ["1 + 1", "import os\nos.kill(os.getpid(), 9)"])
+def test_a_notebook_is_written_at_start_and_end(
+    project: Project, monkeypatch: pytest.MonkeyPatch, work: str
+) -> None:
+    add_study(project, "one", work=work)
+    write, writes = papermill.engines.write_ipynb, []
+    monkeypatch.setattr(
+        papermill.engines,
+        "write_ipynb",
+        lambda notebook, path: [writes.append(1), write(notebook, path)],
+    )
+    execute(ONE, project)
+    assert len(writes) == 2
 
 
 def test_control_moves_and_leaves(project: Project) -> None:
