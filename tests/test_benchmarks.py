@@ -123,6 +123,22 @@ def test_the_program_prints_a_table_and_writes_json(tmp_path: Path) -> None:
     assert "mib more" in done.stdout
 
 
+def test_memory_is_counted_below_a_larger_process(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import sys; sys.path.insert(0, {str(FOLDER)!r}); import growth\n"
+        "if __name__ == '__main__':\n"
+        "    large = b'1' * 2**30\n"
+        "    growth.throughput.NETWORKS = ['MLP']\n"
+        "    print([row['mib_more'] for row in growth.seeds((1, 64))])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, check=True
+    )
+    one, many = json.loads(done.stdout)
+    assert one < 5 < many
+
+
 def test_an_unknown_part_is_refused() -> None:
     done = subprocess.run(
         [sys.executable, str(FOLDER), "speed"], capture_output=True, text=True
