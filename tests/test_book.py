@@ -1031,10 +1031,12 @@ def test_what_is_closed_on_a_page_is_open_in_print(
         tab, _ = readers["light"].open(page)
         hidden = tab.locator(closed).evaluate_all(
             "all => all.filter(e => !e.closest('.tag_hide-input > details'))"
-            ".map(e => e.textContent)"
+            ".flatMap(e => e.querySelector(':scope > .lnlib-place')"
+            " ? [...e.children] : [e]).map(e => e.textContent)"
         )
         tab.close()
         assert hidden
+        # In print, a claim's seeds may stand between its text and its place.
         # A text that goes over the end of a page has its number in between.
         lost = [words for words in hidden if squeezed(words) not in text]
         assert len(lost) < 0.03 * len(hidden) + 1, lost[:5]
